@@ -1,0 +1,17 @@
+"""Fine ordering: rerankers that read query and candidate together."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secondglance.rerank.qwen3vl import Qwen3VLReranker
+
+__all__ = ["Qwen3VLReranker"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch and transformers load only when the engine is asked for.
+    if name == "Qwen3VLReranker":
+        from secondglance.rerank.qwen3vl import Qwen3VLReranker
+
+        return Qwen3VLReranker
+    raise AttributeError(f"module 'secondglance.rerank' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Coarse recall: vector stores and filters."""

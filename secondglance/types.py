@@ -1,0 +1,250 @@
+"""The values that flow between the stages. All are immutable.
+
+    paths --scan--> MediaItem --decode--> Segment + pixels --embed--> Record --> Store
+    Query --embed--> vector --Store.search--> Match --rerank--> PairScore --fuse--> Hit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    Vector: TypeAlias = npt.NDArray[np.float32]
+
+Kind = Literal["image", "video", "text"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Payload: TypeAlias = Mapping[str, str | int | float]
+"""What a store keeps beside a vector: flat, JSON-compatible. A missing key means "unknown";
+there are no nulls. Filterable keys and their types are `retrieve.filters.FIELDS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaItem:
+    """One file that the scan found.
+
+    Attributes:
+        path: Absolute path.
+        root: The folder (or the file's parent) that was given to `index`; absolute.
+        kind: What the file is expected to hold; decoding decides.
+        size: Bytes.
+        mtime_ns: Modification time in nanoseconds since the epoch.
+        caption: Words that a manifest pairs with the file; empty if none.
+    """
+
+    path: Path
+    root: Path
+    kind: Kind | Literal["manifest", "unknown"]
+    size: int
+    mtime_ns: int
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What is indexed: a whole image, a stretch of a video, or a passage of text.
+
+    Attributes:
+        kind: `image`, `video` or `text`.
+        start_s: Start of the stretch in seconds from the beginning of the video.
+        end_s: End of the stretch, exclusive.
+        keyframe_s: Time of the frame that was embedded.
+        text: The passage, for text.
+        position: Ordinal within its file, from 0; the row, for manifests.
+    """
+
+    kind: Kind
+    start_s: float | None = None
+    end_s: float | None = None
+    keyframe_s: float | None = None
+    text: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row of a store: a deterministic id, a unit float32 vector of shape (dim,), a payload."""
+
+    id: str
+    vector: Vector
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """One answer of `Store.search`; `score` is the cosine, higher is better."""
+
+    id: str
+    score: float
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoClip:
+    """A stretch of a video file, or frames with their times.
+
+    Attributes:
+        path: The file; None when `frames` are given.
+        start_s: Start of the stretch; None for the beginning.
+        end_s: End of the stretch, exclusive; None for the end.
+        frames: Paths or pictures, in order.
+        times_s: True time of each frame, in seconds; None where unknown.
+    """
+
+    path: Path | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    frames: Sequence[Path | Image.Image] = ()
+    times_s: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """One side of a rerank pair: any mix of videos, images and texts, in that order."""
+
+    texts: Sequence[str] = ()
+    images: Sequence[Path | Image.Image] = ()
+    videos: Sequence[VideoClip] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.videos or any(self.texts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairScore:
+    """What the second pass says of one candidate.
+
+    Attributes:
+        score: Probability of relevance in 0..1; None if the candidate could not be scored.
+        log_odds: logit_yes - logit_no; None if the candidate could not be scored.
+        error: Why there is no score; None if there is one.
+    """
+
+    score: float | None
+    log_odds: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a person looks for: words, a picture, a clip, or words with either.
+
+    Attributes:
+        text: Words in any language the models know.
+        image: A picture file.
+        video: A video file.
+        not_text: Words to move away from.
+        instruction: Replaces the reranker's default instruction.
+    """
+
+    text: str = ""
+    image: Path | str | None = None
+    video: Path | str | None = None
+    not_text: str = ""
+    instruction: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A stretch of a video that matched; times in seconds."""
+
+    start_s: float
+    end_s: float
+    keyframe_s: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One result.
+
+    Attributes:
+        rank: Final rank, from 1.
+        id: Record id of the best segment.
+        path: Absolute path of the file.
+        kind: `image`, `video` or `text`.
+        start_s: Start of the best moment of a video.
+        end_s: End of the best moment of a video.
+        keyframe_s: Time of the frame that matched.
+        score: What the results are ordered by; higher is better.
+        recall_score: Cosine of the first pass.
+        recall_rank: Rank in the first pass, from 1.
+        lexical_score: Score of the word search; None where there was none.
+        rerank_score: Probability from the second pass; None where it did not score the hit.
+        error: Why the second pass could not score the hit.
+        text: The passage, or the caption that a manifest gave.
+        moments: Best stretches of a video, best first.
+        copies: Other files with the same content.
+    """
+
+    rank: int
+    id: str
+    path: str
+    kind: Kind
+    score: float
+    recall_score: float
+    recall_rank: int
+    start_s: float | None = None
+    end_s: float | None = None
+    keyframe_s: float | None = None
+    lexical_score: float | None = None
+    rerank_score: float | None = None
+    error: str | None = None
+    text: str = ""
+    moments: tuple[Moment, ...] = ()
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """Hits in final order, milliseconds per stage, and what the user should know."""
+
+    query: Query
+    hits: tuple[Hit, ...]
+    timings_ms: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form of the command line and the HTTP interface."""
+        query = {k: str(v) for k, v in asdict(self.query).items() if v}
+        return {
+            "query": query,
+            "hits": [asdict(hit) for hit in self.hits],
+            "timings_ms": dict(self.timings_ms),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFailure:
+    """One file that could not be indexed, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexReport:
+    """What an `index` run did. Counts are files, but for `segments`."""
+
+    files: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    moved: int = 0
+    removed: int = 0
+    failed: int = 0
+    segments: int = 0
+    seconds: float = 0.0
+    errors: tuple[FileFailure, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form of the command line."""
+        return asdict(self)
