@@ -1,0 +1,1 @@
+"""The stages put together: indexing, searching, and the wiring of settings into parts."""

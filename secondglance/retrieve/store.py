@@ -56,9 +56,7 @@ class Store(Protocol):
         """Removes records; unknown ids are ignored."""
         ...
 
-    def search(
-        self, vector: Vector, *, limit: int, filter: Filter | None = None
-    ) -> list[Match]:
+    def search(self, vector: Vector, *, limit: int, filter: Filter | None = None) -> list[Match]:
         """The `limit` nearest records by cosine, best first; ties by id.
 
         Args:

@@ -1,0 +1,47 @@
+"""The typer application."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secondglance import __version__
+from secondglance.cli import doctor, index, models, rerank, search, status
+from secondglance.cli.console import show_log
+
+app = typer.Typer(
+    help="Two-stage search for media libraries: CLIP recall, Qwen3-VL reranking.",
+    epilog="Example: secondglance index ~/Pictures --library ~/media.library && "
+    'secondglance search "two dogs on a beach" --library ~/media.library',
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"secondglance {__version__}")
+        raise typer.Exit
+    show_log()
+
+
+app.command(epilog="Example: secondglance index ~/Pictures ~/Videos --library ~/media.library")(
+    index.index
+)
+app.command(
+    epilog='Example: secondglance search "red car at night" --library ~/media.library --kind video'
+)(search.search)
+app.command(
+    epilog='Example: secondglance rerank --query "a cat" --documents candidates.jsonl --format json'
+)(rerank.rerank)
+app.command(epilog="Example: secondglance status --library ~/media.library")(status.status)
+app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
+app.command(epilog="Example: secondglance models")(models.models)

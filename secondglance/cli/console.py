@@ -1,0 +1,88 @@
+"""Where output goes: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from secondglance.errors import ConfigError, InputError
+
+
+@cache
+def stderr() -> Console:
+    """For progress, warnings and errors."""
+    return Console(stderr=True)
+
+
+@cache
+def stdout() -> Console:
+    """For tables; `write` is for everything that programs read."""
+    return Console()
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Shows warnings."""
+    for message in messages:
+        stderr().print(
+            f"[bold yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True
+        )
+
+
+def write(text: str, out: Path | None) -> None:
+    """Writes a result to a file, or to stdout.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    if out is None:
+        import sys
+
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    stderr().print(f"written: {out}", highlight=False)
+
+
+def show_log() -> None:
+    """Lets the library's own log messages reach the user, and no other package's."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=stderr(), show_time=False, show_path=False, show_level=False)
+    logger = logging.getLogger("secondglance")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """`section.key=value` options as nested settings.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    nested: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot and section and key):
+            raise ConfigError(f"--set {pair!r} is not of the form section.key=value")
+        nested.setdefault(section, {})[key] = _value(value)
+    return nested
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,137 @@
+"""`secondglance index`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from secondglance.cli.console import overrides, stderr, stdout, warn, write
+from secondglance.cli.options import ConfigOption, LibraryOption, PresetOption, SetOption
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from secondglance.pipelines.index import Progress
+    from secondglance.types import IndexReport
+
+SHOWN_ERRORS = 20
+
+
+def index(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Folders and files to index.")
+    ],
+    library: LibraryOption,
+    preset: PresetOption = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Decode processes; left out: one a core.")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Also remove files elsewhere that are gone.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")
+    ] = False,
+    engine: Annotated[str, typer.Option(help="How to run: local.")] = "local",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+) -> None:
+    """Index images, videos and texts; run it again to bring the library up to date.
+
+    Unchanged files are skipped, changed ones embedded again, and files that were deleted from the
+    folders named are removed. A file that cannot be read is listed with its reason.
+    """
+    if engine != "local":
+        raise typer.BadParameter(f"{engine!r} is not available; use local", param_hint="--engine")
+    from secondglance.library import Library
+    from secondglance.pipelines.index import IndexInterruptedError
+
+    settings = overrides(set_ or ())
+    if workers is not None:
+        settings.setdefault("ingest", {})["workers"] = workers
+    opened = Library.open(library, preset=preset, config=config, settings=settings)
+    with opened:
+        warn(opened.warnings)
+        try:
+            with _bar() as bar:
+                report = opened.index(
+                    paths, prune=prune, retry_failed=retry_failed, on_progress=_Reporter(bar)
+                )
+        except IndexInterruptedError as interrupt:
+            _show(interrupt.report, as_json=as_json)
+            stderr().print("interrupted; run the same command again to go on from here")
+            raise
+    _show(report, as_json=as_json)
+
+
+class _Reporter:
+    """Turns progress of the job into a bar on stderr."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("looking for files", total=None)
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage == "scan":
+            self._bar.update(self._task, completed=progress.done, total=progress.total or None)
+            return
+        text = "embedding" if progress.stage == "embed" else "tidying up"
+        if progress.failed:
+            text += f" [yellow]({progress.failed} failed)[/]"
+        total = progress.total or None
+        self._bar.update(self._task, description=text, completed=progress.done, total=total)
+
+
+def _bar() -> Bar:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+    )
+
+
+def _show(report: IndexReport, *, as_json: bool) -> None:
+    warn(report.warnings)
+    shown = report.errors[:SHOWN_ERRORS]
+    for failure in shown:
+        stderr().print(
+            f"[yellow]not indexed:[/] {escape(failure.path)}: {escape(failure.reason)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if len(report.errors) > len(shown):
+        rest = len(report.errors) - len(shown)
+        stderr().print(f"... and {rest} more; see --json, or: secondglance status")
+    if as_json:
+        write(json.dumps(report.to_dict(), ensure_ascii=False), None)
+        return
+    parts = [f"{report.files} files: {report.indexed} indexed ({report.segments} segments)"]
+    parts += [
+        f"{count} {name}"
+        for name, count in (
+            ("unchanged", report.unchanged),
+            ("moved", report.moved),
+            ("removed", report.removed),
+            ("failed", report.failed),
+        )
+        if count
+    ]
+    stdout().print(", ".join(parts) + f" in {report.seconds:.1f} s", highlight=False)

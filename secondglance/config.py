@@ -1,0 +1,285 @@
+"""Typed settings: defaults < preset < file < environment < flags.
+
+A preset is a packaged TOML file that names the models and the store. A file is any TOML of the
+same shape. Environment variables are `SECONDGLANCE_<SECTION>__<KEY>`, for instance
+`SECONDGLANCE_RECALL__DEVICE=cpu`. Unknown keys are errors wherever they come from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from secondglance.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENV_PREFIX = "SECONDGLANCE_"
+PRESET_NAMES = ("starter", "laptop", "gpu", "cluster")
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RecallSettings(_Section):
+    """The first pass: which open-clip model embeds."""
+
+    model: str = Field(
+        default="builtin:untrained",
+        description="open-clip model name, hub id (org/name), local folder, or builtin:untrained",
+    )
+    pretrained: str = Field(
+        default="", description="open-clip tag, or a .safetensors file, for a model given by name"
+    )
+    revision: str | None = Field(default=None, description="hub revision to pin")
+    sha256: str | None = Field(default=None, description="expected hash of the weights file")
+    device: Device = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: int = Field(default=32, ge=1, le=4096)
+
+
+class RerankSettings(_Section):
+    """The second pass. Pixel limits are those of the official recipe."""
+
+    backend: Literal["qwen3vl", "passthrough"] = "qwen3vl"
+    model: str = Field(
+        default="builtin:untrained", description="hub id, local folder, or builtin:untrained"
+    )
+    revision: str | None = None
+    device: Device = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    min_pixels: int = Field(default=4096, ge=1024)
+    max_pixels: int = Field(default=1_843_200, ge=4096)
+    total_pixels: int = Field(default=7_864_320, ge=4096, description="of a whole clip")
+    fps: float = Field(default=1.0, gt=0)
+    max_frames: int = Field(default=64, ge=1)
+    max_length: int = Field(default=10_240, ge=256, description="tokens")
+    batch_tokens: int = Field(default=16_384, ge=1, description="tokens scored at once")
+    instruction: str | None = Field(default=None, description="replaces the official instruction")
+
+
+class StoreSettings(_Section):
+    """Where the vectors live."""
+
+    backend: Literal["milvus", "faiss", "exact"] = "milvus"
+    uri: str | None = Field(default=None, description="a Milvus server; none: a file in the library")
+    token: SecretStr | None = None
+    collection: str = Field(default="secondglance", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")
+    index: Literal["auto", "flat", "hnsw"] = Field(default="auto", description="faiss only")
+    hnsw_threshold: int = Field(default=50_000, ge=0, description="faiss: vectors until HNSW")
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
+class IngestSettings(_Section):
+    """How files are read, and the limits that untrusted bytes meet."""
+
+    workers: int = Field(default=0, ge=0, le=256, description="decode processes; 0: from the cores")
+    timeout_s: float = Field(default=60.0, gt=0, description="for decoding one file")
+    max_pixels: int = Field(default=178_956_970, ge=1, description="of one picture or frame")
+    max_memory_mb: int = Field(default=4096, ge=512, description="address space of a worker")
+    segment_s: float = Field(default=5.0, gt=0, description="length of a video segment")
+    max_segments: int = Field(default=2000, ge=1, description="of one video or text")
+    max_text_mb: float = Field(default=64.0, gt=0)
+    passage_chars: int = Field(default=400, ge=40)
+
+
+class SearchSettings(_Section):
+    """How many candidates each pass sees, and how their scores become one order."""
+
+    k: int = Field(default=10, ge=1)
+    recall: int = Field(default=100, ge=1, description="candidates for the second pass")
+    rerank: bool = True
+    rerank_weight: float = Field(
+        default=0.8, ge=0, le=1, description="share of the second pass in the fused score"
+    )
+    not_weight: float = Field(
+        default=0.5, ge=0, le=1, description="how far recall moves away from --not"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of a library."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    preset: str = "starter"
+    recall: RecallSettings = RecallSettings()
+    rerank: RerankSettings = RerankSettings()
+    store: StoreSettings = StoreSettings()
+    ingest: IngestSettings = IngestSettings()
+    search: SearchSettings = SearchSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes in: `load_settings` orders the sources itself."""
+        return (init_settings,)
+
+
+def configs_folder() -> Path:
+    """The folder of the presets: in the wheel, or beside the package in a checkout."""
+    packaged = Path(str(resources.files("secondglance"))) / "configs"
+    return packaged if packaged.is_dir() else packaged.parents[1] / "configs"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: The file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings that a preset names.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
+    if name not in PRESET_NAMES:
+        raise ConfigError(
+            f"unknown preset {name!r}",
+            remedy=f"choose one of {', '.join(PRESET_NAMES)}, or leave it out for auto",
+        )
+    return {"preset": name, **read_toml(configs_folder() / f"{name}.toml")}
+
+
+def user_settings_file() -> Path:
+    """The file that is read when no other is named, if it exists."""
+    from platformdirs import user_config_path
+
+    return user_config_path("secondglance") / "config.toml"
+
+
+def load_settings(
+    *,
+    base: Mapping[str, Any] | None = None,
+    stamp: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Merges the sources into checked settings, later ones over earlier ones.
+
+    Args:
+        base: A preset's tables.
+        stamp: What an existing library was made with; above the user's own file, which is a
+            default for new libraries, and below everything that is said for this run.
+        file: A TOML file; none for the user's own, if there is one.
+        flags: Highest precedence; nested like the sections. None values are left out.
+
+    Raises:
+        ConfigError: A key is unknown or a value is not allowed; names the source.
+    """
+    sources: list[tuple[str, Mapping[str, Any]]] = [("the preset", base or {})]
+    if file is None and (own := user_settings_file()).is_file():
+        sources.append((str(own), read_toml(own)))
+    sources.append(("the library's stamp", stamp or {}))
+    if file is not None:
+        sources.append((str(file), read_toml(file)))
+    sources.append(("the environment", _environment()))
+    sources.append(("the settings of this run", _without_none(flags or {})))
+    merged: dict[str, Any] = {}
+    settings = Settings()
+    for origin, values in sources:
+        merged = _merge(merged, values)
+        settings = _check(merged, origin)
+    return settings
+
+
+def _check(values: Mapping[str, Any], origin: str) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def _environment() -> dict[str, Any]:
+    # Settings forbids unknown keys, but pydantic-settings passes over variables whose first part
+    # matches no field; a misspelt section would be ignored in silence.
+    for name in os.environ:
+        section, nested, _ = name.removeprefix(ENV_PREFIX).partition("__")
+        if name.startswith(ENV_PREFIX) and nested and section.lower() not in Settings.model_fields:
+            raise ConfigError(
+                f"unknown section {section!r} in the environment variable {name}",
+                remedy=f"sections are {', '.join(sorted(Settings.model_fields))}",
+            )
+    try:
+        return EnvSettingsSource(Settings)()
+    except ValueError as error:
+        raise ConfigError(f"the environment has an unusable setting: {error}") from error
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(where, _all_keys(), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_all_keys())}"
+            lines.append(f"unknown setting {where!r} in {origin}; {hint}")
+        else:
+            lines.append(f"{where} = {item['input']!r} in {origin}: {item['msg']}")
+    return "; ".join(lines)
+
+
+def _all_keys() -> list[str]:
+    keys = []
+    for name, section in Settings.model_fields.items():
+        nested = getattr(section.annotation, "model_fields", None)
+        keys += [f"{name}.{key}" for key in nested] if nested else [name]
+    return keys
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merge(below, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            if nested := _without_none(value):
+                kept[key] = nested
+        elif value is not None:
+            kept[key] = value
+    return kept
+

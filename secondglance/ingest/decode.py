@@ -1,0 +1,159 @@
+"""What a decode worker runs. Imports no torch, so that a worker starts fast and stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secondglance.errors import MediaError
+from secondglance.ingest import images, media_types, text, video
+from secondglance.ingest.images import Preprocessing
+from secondglance.ingest.media_types import FileKind
+from secondglance.types import Kind, Segment
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one file may cost; see `config.IngestSettings`."""
+
+    max_pixels: int
+    max_memory_mb: int
+    segment_s: float
+    max_segments: int
+    max_text_mb: float
+    passage_chars: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What a file turned out to be.
+
+    Attributes:
+        kind: What it holds, whatever its name promised.
+        segments: Empty for a manifest that only captions other files.
+        pixels: uint8 of shape (segments, height, width, 3); None for text, and for video, whose
+            frames are read afterwards in portions.
+        frames: Frame index of each segment of a video.
+        metadata: For the payload.
+        problems: Rows of a manifest that cannot be used: (row number, reason).
+    """
+
+    kind: Kind
+    segments: tuple[Segment, ...]
+    pixels: npt.NDArray[np.uint8] | None = None
+    frames: tuple[int, ...] = ()
+    metadata: dict[str, int | float] = field(default_factory=dict)
+    problems: tuple[tuple[int, str], ...] = ()
+
+
+def start_worker(max_memory_mb: int) -> None:
+    """Runs once in each worker: bounds its memory, leaves Ctrl-C to the parent."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        import resource
+
+        limit = max_memory_mb * MEGABYTE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    except (ImportError, OSError, ValueError):
+        pass  # Windows and macOS have no such limit; the other limits still hold.
+
+
+def decode(path: Path, kind: FileKind, spec: Preprocessing, limits: Limits) -> Decoded:
+    """Reads one file.
+
+    Raises:
+        MediaError: The file cannot be used; the message is fit for the user.
+    """
+    if path.stat().st_size == 0:
+        raise MediaError("the file is empty (0 bytes)")
+    if kind == "text":
+        return _decode_text(path, limits)
+    if kind == "manifest":
+        return _decode_manifest(path, limits)
+    with path.open("rb") as file:
+        content = media_types.kind_by_content(file.read(media_types.SNIFF_BYTES))
+    if kind == "unknown":
+        if content is None:
+            raise MediaError(f"unsupported file type {path.suffix or '(no extension)'!r}")
+        kind = content
+    if kind == "image":
+        try:
+            return _decode_image(path, spec, limits)
+        except MediaError:
+            if content != "video":
+                raise
+    return _plan_video(path, limits)
+
+
+def decode_frames(
+    path: Path, frames: Sequence[int], spec: Preprocessing, limits: Limits
+) -> list[npt.NDArray[np.uint8] | None]:
+    """The frames asked for, each uint8 of shape (height, width, 3); None where damaged.
+
+    Raises:
+        MediaError: The video cannot be opened any more.
+    """
+    pictures = video.read_frames(path, frames, max_pixels=limits.max_pixels)
+    return [None if picture is None else images.resize(picture, spec) for picture in pictures]
+
+
+def _decode_image(path: Path, spec: Preprocessing, limits: Limits) -> Decoded:
+    with images.open_image(path, max_pixels=limits.max_pixels) as image:
+        if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
+            return _plan_video(path, limits)
+        metadata = images.image_metadata(image)
+        rgb = images.load_rgb(image, draft_size=(2 * spec.width, 2 * spec.height))
+    pixels = images.resize(rgb, spec)[None]
+    return Decoded(
+        kind="image", segments=(Segment(kind="image"),), pixels=pixels, metadata=metadata
+    )
+
+
+def _plan_video(path: Path, limits: Limits) -> Decoded:
+    plan = video.plan_video(
+        path,
+        segment_s=limits.segment_s,
+        max_segments=limits.max_segments,
+        max_pixels=limits.max_pixels,
+    )
+    return Decoded(
+        kind="video", segments=plan.segments, frames=plan.frames, metadata=plan.metadata
+    )
+
+
+def _decode_text(path: Path, limits: Limits) -> Decoded:
+    content = text.read_text(path, max_bytes=int(limits.max_text_mb * MEGABYTE))
+    found = text.passages(content, max_chars=limits.passage_chars)
+    if not found:
+        raise MediaError("the text has no words")
+    if len(found) > limits.max_segments:
+        raise MediaError(
+            f"text of {len(found)} passages is over the limit of {limits.max_segments}",
+            remedy="split it, or raise ingest.max_segments",
+        )
+    segments = tuple(
+        Segment(kind="text", text=passage, position=i) for i, passage in enumerate(found)
+    )
+    return Decoded(kind="text", segments=segments)
+
+
+def _decode_manifest(path: Path, limits: Limits) -> Decoded:
+    segments: list[Segment] = []
+    problems: list[tuple[int, str]] = []
+    for row in text.manifest_rows(path, max_bytes=int(limits.max_text_mb * MEGABYTE)):
+        if row.problem:
+            problems.append((row.number, row.problem))
+        elif not row.media:
+            segments.append(Segment(kind="text", text=row.text, position=row.number))
+    return Decoded(kind="text", segments=tuple(segments), problems=tuple(problems))

@@ -1,0 +1,188 @@
+"""The first pass: pictures and words to unit vectors, with any open-clip model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secondglance.errors import ModelError
+from secondglance.ingest.checkpoint import file_hash, find_clip
+from secondglance.ingest.images import Preprocessing, load_rgb, open_image, resize
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+    from PIL import Image
+
+    from secondglance.types import Vector
+
+    Vectors = npt.NDArray[np.float32]
+
+
+class ClipEmbedder:
+    """An open-clip model as text and image encoder.
+
+    Args:
+        model: Local open-clip folder, hub id, or open-clip model name.
+        pretrained: open-clip tag or `.safetensors` file, for a model given by name.
+        revision: Hub revision to pin.
+        sha256: Expected hash of the weights file.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        precision: `auto` is float32 on the CPU and bfloat16 on CUDA.
+        batch_size: Pictures or texts at once.
+
+    Raises:
+        ModelError: The checkpoint cannot be found, fetched, verified or loaded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        pretrained: str = "",
+        revision: str | None = None,
+        sha256: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 32,
+    ) -> None:
+        import open_clip
+        import torch
+
+        checkpoint = find_clip(model, pretrained=pretrained, revision=revision)
+        weights_hash = file_hash(checkpoint.weights)
+        if sha256 is not None and sha256.lower() != weights_hash:
+            raise ModelError(
+                f"{checkpoint.weights} has SHA-256 {weights_hash}, not {sha256.lower()}",
+                remedy="fetch the file again, or correct recall.sha256",
+            )
+        self.name = model if not pretrained else f"{model}/{pretrained}"
+        self.batch_size = batch_size
+        self.device = torch.device(pick_device(device))
+        self.precision = _pick_precision(precision, self.device.type)
+        try:
+            self._model = open_clip.create_model(
+                checkpoint.model_name,
+                pretrained=checkpoint.pretrained,
+                precision=self.precision,
+                device=self.device,
+                pretrained_image=False,
+                pretrained_text=False,
+                require_pretrained=True,
+            ).eval()
+            self._tokenizer = open_clip.get_tokenizer(checkpoint.model_name)
+        except ModelError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"open-clip cannot load {model}: {reason}",
+                remedy="check that the folder holds a complete open-clip checkpoint",
+            ) from error
+        config: dict[str, Any] = open_clip.get_model_preprocess_cfg(self._model)
+        self.preprocessing = _preprocessing(config)
+        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
+            self.precision, torch.float32
+        )
+        channels = (1, 3, 1, 1)
+        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(channels)
+        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(channels)
+        self.dim = int(self.embed_texts([""]).shape[1])
+        # Precision is left out: it changes vectors by rounding only, and a library may be
+        # indexed on a GPU and searched on a laptop.
+        identity = [weights_hash, json.dumps(config, sort_keys=True, default=str), self.dim]
+        self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
+        """Embeds resized pictures.
+
+        Args:
+            pixels: uint8 of shape (n, height, width, 3), as `images.resize` makes them.
+
+        Returns:
+            Unit float32 vectors of shape (n, dim).
+        """
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(pixels), self.batch_size):
+                block = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                batch = block.to(self.device).permute(0, 3, 1, 2).float().div_(255)
+                batch = batch.sub_(self._mean).div_(self._std).to(self._dtype)
+                parts.append(self._model.encode_image(batch).float().cpu())
+        return _unit(parts, self.dim)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embeds texts; what is longer than the model's context is cut by its tokenizer.
+
+        Returns:
+            Unit float32 vectors of shape (n, dim).
+        """
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), self.batch_size):
+                tokens = self._tokenizer(list(texts[start : start + self.batch_size]))
+                parts.append(self._model.encode_text(tokens.to(self.device)).float().cpu())
+        return _unit(parts, getattr(self, "dim", 0))
+
+    def embed_image(self, path: Path, *, max_pixels: int) -> Vector:
+        """Embeds one picture file; shape (dim,).
+
+        Raises:
+            MediaError: It cannot be read.
+        """
+        with open_image(path, max_pixels=max_pixels) as image:
+            return self.embed_pictures([load_rgb(image)])[0]
+
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Embeds upright RGB pictures; shape (n, dim)."""
+        pixels = [resize(picture, self.preprocessing) for picture in pictures]
+        return self.embed_pixels(np.stack(pixels))
+
+
+def pick_device(device: str) -> str:
+    """Resolves `auto`: CUDA, then MPS, then the CPU."""
+    import torch
+
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _pick_precision(precision: str, device: str) -> str:
+    if precision != "auto":
+        return precision
+    return "bf16" if device == "cuda" else "fp32"
+
+
+def _preprocessing(config: dict[str, Any]) -> Preprocessing:
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return Preprocessing(
+        height=height,
+        width=width,
+        resize_mode=config["resize_mode"],
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        fill=int(config["fill_color"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _unit(parts: Sequence[torch.Tensor], dim: int) -> Vectors:
+    import torch
+
+    if not parts:
+        return np.zeros((0, dim), dtype=np.float32)
+    vectors = torch.nn.functional.normalize(torch.cat(list(parts)), dim=-1).numpy()
+    return vectors.astype(np.float32, copy=False)

@@ -1,0 +1,245 @@
+"""The public door: open a library folder, index into it, search it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from secondglance.config import Settings, load_settings, read_preset
+from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
+from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
+from secondglance.pipelines import index as index_pipeline
+from secondglance.pipelines import search as search_pipeline
+from secondglance.pipelines.build import Parts
+from secondglance.pipelines.preset import choose_preset
+from secondglance.types import IndexReport, Kind, Query, SearchResult
+
+if TYPE_CHECKING:
+    from secondglance.retrieve.filters import Filter
+
+STAMP_FILE = "library.json"
+
+
+class Library:
+    """A library folder: what was indexed, with which models, and how to search it.
+
+    >>> library = Library.open("my.library", preset="starter")   # doctest: +SKIP
+    >>> library.index(["photos"])                                # doctest: +SKIP
+    >>> library.search("two dogs on a beach", k=5).hits          # doctest: +SKIP
+    """
+
+    def __init__(self, folder: Path, parts: Parts, *, warnings: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.warnings = tuple(warnings)
+        self._parts = parts
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        preset: str | None = None,
+        config: str | Path | None = None,
+        create: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Library:
+        """Opens a library, or makes a new one.
+
+        Args:
+            folder: The library folder.
+            preset: For a new library; `auto` or None takes the best that this machine can run.
+                An existing library keeps its models.
+            config: A TOML file of settings.
+            create: Whether a folder without a library becomes one.
+            settings: Overrides, nested like the sections of the settings.
+
+        Raises:
+            LibraryError: There is no library and `create` is off, or the folder cannot be used.
+            EmbedderMismatchError: The settings name another CLIP model than the library's.
+            ConfigError: A setting is unknown or not allowed.
+        """
+        root = Path(os.path.abspath(Path(folder).expanduser()))
+        stamp = _read_stamp(root)
+        file = Path(config).expanduser() if config is not None else None
+        warnings: list[str] = []
+        if stamp is None:
+            if not create:
+                raise LibraryError(
+                    f"there is no library in {root}",
+                    remedy=f"make one with: secondglance index FOLDER --library {folder}",
+                )
+            wanted = load_settings(file=file, flags=settings)
+            name = preset if preset not in (None, "auto") else None
+            if name is None:
+                name, warnings = choose_preset(wanted)
+            resolved = load_settings(base=read_preset(name), file=file, flags=settings)
+        else:
+            asked = read_preset(preset) if preset not in (None, "auto") else {}
+            base = {**stamp, **{k: v for k, v in asked.items() if k in ("recall", "rerank")}}
+            resolved = load_settings(stamp=base, file=file, flags=settings)
+            _check_recall(root, stamp, resolved)
+        _make_folder(root, resolved, new=stamp is None)
+        return cls(root, Parts(root, resolved, Catalog(root)), warnings=warnings)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._parts.settings
+
+    def index(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        prune: bool = False,
+        retry_failed: bool = False,
+        on_progress: Callable[[index_pipeline.Progress], None] = lambda _: None,
+    ) -> IndexReport:
+        """Brings the library up to date with folders and files; see `pipelines.index.index`.
+
+        Raises:
+            InputError: A path does not exist, or there is none.
+            LibraryBusyError: Another process indexes into this library.
+        """
+        lock = FileLock(self.folder / "index.lock")
+        try:
+            with lock.acquire(timeout=0):
+                return index_pipeline.index(
+                    self._parts,
+                    paths,
+                    prune=prune,
+                    retry_failed=retry_failed,
+                    on_progress=on_progress,
+                )
+        except Timeout:
+            raise LibraryBusyError(
+                f"another process is indexing into {self.folder}",
+                remedy="wait until it is done, then run the command again",
+            ) from None
+
+    def search(
+        self,
+        query: str | Query,
+        *,
+        k: int | None = None,
+        recall: int | None = None,
+        rerank: bool | None = None,
+        filter: str | Filter | None = None,
+        kind: Kind | None = None,
+        min_score: float | None = None,
+        budget_ms: float | None = None,
+        group: bool = True,
+    ) -> SearchResult:
+        """Answers a query in two passes; see `pipelines.search.search`.
+
+        Raises:
+            InputError: The query, the filter or a number cannot be used.
+        """
+        return search_pipeline.search(
+            self._parts,
+            Query(text=query) if isinstance(query, str) else query,
+            k=k,
+            recall=recall,
+            rerank=rerank,
+            filter=filter,
+            kind=kind,
+            min_score=min_score,
+            budget_ms=budget_ms,
+            group=group,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What the library holds and how it is set up; opens no model."""
+        catalog = self._parts.catalog
+        store = self._parts.store() if catalog.get_meta("dim") is not None else None
+        return {
+            "library": str(self.folder),
+            "preset": self.settings.preset,
+            "embedder": catalog.get_meta("embedder"),
+            "reranker": self.settings.rerank.model,
+            "store": self.settings.store.backend,
+            "index": store.capabilities.index if store else None,
+            "vectors": store.count() if store else 0,
+            "counts": catalog.counts(),
+            "roots": [{"path": r, "present": Path(r).is_dir()} for r in catalog.roots()],
+            "failures": [{"path": f.path, "reason": f.reason} for f in catalog.failures()],
+        }
+
+    def close(self) -> None:
+        """Lets go of files and connections. May be called twice."""
+        self._parts.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _read_stamp(folder: Path) -> dict[str, Any] | None:
+    """The settings that a library was made with; None if there is no library."""
+    path = folder / STAMP_FILE
+    try:
+        stamp: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        version = int(stamp.pop("schema_version"))
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise LibraryError(f"{folder} is a file, not a folder", remedy="name a folder") from None
+    except OSError as error:
+        raise LibraryError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LibraryError(
+            f"{path} is damaged: {error}",
+            remedy="restore it from a backup; catalog and vectors beside it are untouched",
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise LibraryError(
+            f"{folder} has schema {version}, this program knows {SCHEMA_VERSION}",
+            remedy="update secondglance",
+        )
+    return stamp
+
+
+def _check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> None:
+    made_with = stamp.get("recall", {})
+    for name in ("model", "pretrained", "revision"):
+        now = getattr(resolved.recall, name)
+        if name in made_with and made_with[name] != now:
+            raise EmbedderMismatchError(
+                f"the library {folder} was made with recall.{name} = {made_with[name]!r}, "
+                f"not {now!r}",
+                remedy="leave that setting out, or index into a new folder",
+            )
+
+
+def _make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
+    if not new:
+        return
+    stamp = {
+        "schema_version": SCHEMA_VERSION,
+        "preset": settings.preset,
+        "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        "rerank": settings.rerank.model_dump(include={"backend", "model", "revision"}),
+        # The token is a secret: it comes from the environment each time.
+        "store": settings.store.model_dump(exclude={"token", "timeout_s"}),
+    }
+    path = folder / STAMP_FILE
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise LibraryError(
+                f"{folder} holds other files", remedy="name a new or empty folder for the library"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise LibraryError(
+            f"cannot make a library in {folder}: {error.strerror}",
+            remedy="choose a folder that may be written, on a disk with room",
+        ) from error

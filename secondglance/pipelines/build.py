@@ -1,0 +1,211 @@
+"""Wires settings into stages. Parts are made on first use: an unchanged re-index loads no model."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from secondglance.config import RerankSettings, Settings, StoreSettings
+from secondglance.errors import EmbedderMismatchError
+from secondglance.ingest.catalog import Catalog
+from secondglance.ingest.decode import Limits
+
+if TYPE_CHECKING:
+    from secondglance.ingest.embedder import ClipEmbedder
+    from secondglance.rerank.base import Reranker
+    from secondglance.retrieve.store import Store
+
+T = TypeVar("T")
+
+UNTRAINED = "builtin:untrained"
+
+
+class Parts:
+    """The parts of one library: catalog, store, embedder, reranker.
+
+    Args:
+        folder: The library folder.
+        settings: How to make the parts.
+        catalog: Already open.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, catalog: Catalog) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.catalog = catalog
+        self._making = threading.RLock()
+        self._store: Store | None = None
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What one file may cost."""
+        ingest = self.settings.ingest
+        return Limits(
+            max_pixels=ingest.max_pixels,
+            max_memory_mb=ingest.max_memory_mb,
+            segment_s=ingest.segment_s,
+            max_segments=ingest.max_segments,
+            max_text_mb=ingest.max_text_mb,
+            passage_chars=ingest.passage_chars,
+        )
+
+    def embedder(self) -> ClipEmbedder:
+        """The first pass's model.
+
+        Raises:
+            EmbedderMismatchError: The library's vectors were made by another one.
+        """
+        return self._once(lambda: self._embedder)
+
+    def store(self) -> Store:
+        """The vector store; opening it needs the embedder's dimension once."""
+        return self._once(self._open_store)
+
+    def reranker(self) -> Reranker:
+        """The second pass."""
+        return self._once(lambda: self._reranker)
+
+    def _once(self, make: Callable[[], T]) -> T:
+        # Two threads that search a fresh library must not load a model twice.
+        with self._making:
+            return make()
+
+    @cached_property
+    def _embedder(self) -> ClipEmbedder:
+        from secondglance.ingest.embedder import ClipEmbedder
+
+        recall = self.settings.recall
+        embedder = ClipEmbedder(
+            clip_folder(recall.model),
+            pretrained=recall.pretrained,
+            revision=recall.revision,
+            sha256=recall.sha256,
+            device=recall.device,
+            precision=recall.precision,
+            batch_size=recall.batch_size,
+        )
+        stamped = self.catalog.get_meta("fingerprint")
+        if stamped is None:
+            self.catalog.set_meta("dim", str(embedder.dim))
+            self.catalog.set_meta("fingerprint", embedder.fingerprint)
+        elif stamped != embedder.fingerprint:
+            raise EmbedderMismatchError(
+                f"the library {self.folder} was made with the embedder "
+                f"{self.catalog.get_meta('embedder') or stamped}, not with {embedder.name}",
+                remedy="leave out --preset and recall.model to keep the library's own model, "
+                "or index into a new folder",
+            )
+        self.catalog.set_meta("embedder", embedder.name)
+        return embedder
+
+    def _open_store(self) -> Store:
+        if self._store is None:
+            dim = self.catalog.get_meta("dim")
+            dimension = int(dim) if dim is not None else self._embedder.dim
+            self._store = open_store(self.folder, self.settings.store, dim=dimension)
+        return self._store
+
+    @cached_property
+    def _reranker(self) -> Reranker:
+        return open_reranker(self.settings.rerank)
+
+    def close(self) -> None:
+        """Lets go of the store and the catalog. May be called twice."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        self.catalog.close()
+
+
+def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
+    """The vector store that the settings name.
+
+    Raises:
+        StoreError: It cannot be reached or opened.
+    """
+    if settings.backend == "faiss":
+        from secondglance.retrieve.faiss_store import FaissStore
+
+        return FaissStore(
+            folder / "faiss",
+            dim=dim,
+            index=settings.index,
+            hnsw_threshold=settings.hnsw_threshold,
+        )
+    if settings.backend == "exact":
+        from secondglance.retrieve.exact import ExactStore
+
+        return ExactStore(folder / "exact", dim=dim)
+    from secondglance.retrieve.milvus_store import MilvusStore
+
+    return MilvusStore(
+        settings.uri or folder / "vectors.db",
+        dim=dim,
+        collection=settings.collection,
+        token=settings.token.get_secret_value() if settings.token else None,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def open_reranker(settings: RerankSettings) -> Reranker:
+    """The reranker that the settings name.
+
+    Raises:
+        ModelError: Its checkpoint cannot be found, fetched or loaded.
+    """
+    if settings.backend == "passthrough":
+        from secondglance.rerank.passthrough import PassthroughReranker
+
+        return PassthroughReranker()
+    from secondglance.rerank.qwen3vl import Qwen3VLReranker
+
+    model_options: dict[str, str] = {}
+    if settings.dtype != "auto":
+        model_options["dtype"] = settings.dtype
+    if settings.attention != "auto":
+        model_options["attn_implementation"] = settings.attention
+    instruction = {"default_instruction": settings.instruction} if settings.instruction else {}
+    return Qwen3VLReranker(
+        reranker_folder(settings.model),
+        max_length=settings.max_length,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        total_pixels=settings.total_pixels,
+        fps=settings.fps,
+        max_frames=settings.max_frames,
+        device=None if settings.device == "auto" else settings.device,
+        revision=settings.revision,
+        batch_tokens=settings.batch_tokens,
+        **instruction,
+        **model_options,
+    )
+
+
+def clip_folder(model: str) -> str:
+    """A model as the embedder takes it; the built-in one becomes a folder."""
+    if model != UNTRAINED:
+        return model
+    from secondglance.models.untrained import build_untrained_clip
+
+    return str(build_untrained_clip(cache_folder() / "untrained-clip"))
+
+
+def reranker_folder(model: str) -> str:
+    """A model as the reranker takes it; the built-in one becomes a folder."""
+    if model != UNTRAINED:
+        return model
+    from secondglance.models.untrained import build_untrained_reranker
+
+    return str(build_untrained_reranker(cache_folder() / "untrained-reranker"))
+
+
+def cache_folder() -> Path:
+    """Where built-in models are made: `SECONDGLANCE_CACHE`, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get("SECONDGLANCE_CACHE")
+    return Path(named).expanduser() if named else user_cache_path("secondglance")

@@ -1,0 +1,240 @@
+"""What this machine has, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
+from secondglance.errors import SecondGlanceError
+from secondglance.ingest.checkpoint import hub_repository
+from secondglance.pipelines.build import UNTRAINED
+from secondglance.pipelines.preset import choose_preset, is_cached
+
+LOW_DISK_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `problem` means that the preset will not work."""
+
+    name: str
+    state: Literal["ok", "note", "problem"]
+    detail: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresetModel:
+    """A model that a preset names, and whether it is on this machine."""
+
+    preset: str
+    stage: Literal["recall", "rerank"]
+    model: str
+    present: bool
+
+
+def examine(
+    *,
+    preset: str | None = None,
+    library: Path | None = None,
+    config: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """Looks at interpreter, devices, decoders, models, and the store.
+
+    Args:
+        preset: Whose models and store to check; none for what a new library would take.
+        library: Also check this one.
+        config: TOML file of settings.
+        settings: Overrides.
+    """
+    asked = load_settings(file=config, flags=settings)
+    name = preset if preset not in (None, "auto") else choose_preset(asked)[0]
+    chosen = load_settings(base=read_preset(str(name)), file=config, flags=settings)
+    findings = [_versions(), _disk(library or Path.cwd())]
+    for look in (_devices, _attention, _decoders, lambda: _models(chosen), lambda: _store(chosen)):
+        findings += _safely(look)
+    if library is not None:
+        findings += _safely(lambda: _library(library))
+    return findings
+
+
+def preset_models() -> list[PresetModel]:
+    """The models of every preset."""
+    found = []
+    for preset in PRESET_NAMES:
+        tables = read_preset(preset)
+        for stage in ("recall", "rerank"):
+            model, tag = tables[stage]["model"], tables[stage].get("pretrained", "")
+            found.append(
+                PresetModel(
+                    preset=preset,
+                    stage=stage,  # type: ignore[arg-type]
+                    model=f"{model}/{tag}" if tag else model,
+                    present=_present(model, tag),
+                )
+            )
+    return found
+
+
+def _safely(look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A check that fails is a finding, not the end of the report."""
+    found: list[Finding] = []
+    try:
+        found.extend(look())
+    except SecondGlanceError as error:
+        found.append(
+            Finding(name="error", state="problem", detail=error.problem, remedy=error.remedy)
+        )
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        found.append(Finding(name="error", state="problem", detail=detail))
+    return found
+
+
+def _versions() -> Finding:
+    import torch
+
+    detail = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
+    return Finding(name="software", state="ok", detail=detail)
+
+
+def _disk(folder: Path) -> Finding:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    detail = f"{free / 1e9:.0f} GB free at {there}"
+    if free < LOW_DISK_BYTES:
+        return Finding(name="disk", state="note", detail=detail, remedy="make room before indexing")
+    return Finding(name="disk", state="ok", detail=detail)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    yield Finding(name="processor", state="ok", detail=f"{os.cpu_count()} cores")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            detail = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+            yield Finding(name=f"GPU {index}", state="ok", detail=detail)
+    elif torch.backends.mps.is_available():
+        yield Finding(name="GPU", state="ok", detail="Apple GPU through MPS")
+    else:
+        yield Finding(
+            name="GPU",
+            state="note",
+            detail="none found: models run on the processor",
+            remedy="the laptop preset reranks a few candidates a second there; lower --recall",
+        )
+
+
+def _attention() -> Iterator[Finding]:
+    if importlib.util.find_spec("flash_attn") is not None:
+        yield Finding(name="attention", state="ok", detail="flash attention and SDPA")
+    else:
+        yield Finding(name="attention", state="ok", detail="SDPA (flash-attn is not installed)")
+
+
+def _decoders() -> Iterator[Finding]:
+    import decord
+    from PIL import Image, features
+
+    kinds = [kind for kind in ("webp", "avif") if features.check(kind)]
+    yield Finding(
+        name="pictures", state="ok", detail=f"Pillow {Image.__version__} with {', '.join(kinds)}"
+    )
+    if importlib.util.find_spec("pillow_heif") is None:
+        yield Finding(
+            name="HEIC",
+            state="note",
+            detail="HEIC pictures cannot be read",
+            remedy='pip install "secondglance[heif]"',
+        )
+    else:
+        yield Finding(name="HEIC", state="ok", detail="pillow-heif")
+    yield Finding(name="video", state="ok", detail=f"decord {decord.__version__}")
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    recall, rerank = settings.recall, settings.rerank
+    wanted = [("recall model", recall.model, recall.pretrained, "recall.model")]
+    if rerank.backend != "passthrough":
+        wanted.append(("rerank model", rerank.model, "", "rerank.model"))
+    for name, model, tag, setting in wanted:
+        shown = f"{model}/{tag}" if tag else model
+        if model == UNTRAINED:
+            yield Finding(
+                name=name,
+                state="note",
+                detail=f"{shown}: random weights, for trying the machinery; rankings mean nothing",
+                remedy="use --preset laptop or gpu for real search",
+            )
+        elif _present(model, tag):
+            yield Finding(name=name, state="ok", detail=shown)
+        else:
+            yield Finding(
+                name=name,
+                state="problem" if os.environ.get("HF_HUB_OFFLINE") == "1" else "note",
+                detail=f"{shown} is not on this machine; it is downloaded on first use",
+                remedy=f"without a connection: --set {setting}=FOLDER, or HF_ENDPOINT=MIRROR",
+            )
+
+
+def _present(model: str, tag: str) -> bool:
+    if model == UNTRAINED:
+        return True
+    if Path(model.removeprefix("local-dir:")).expanduser().is_dir():
+        return True
+    repository = hub_repository(model, tag) if tag or "/" in model else None
+    return repository is not None and is_cached(repository)
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    store = settings.store
+    if store.backend != "milvus" or store.uri is None:
+        where = "in the library folder"
+        kind = "Milvus Lite" if store.backend == "milvus" else store.backend
+        yield Finding(name="store", state="ok", detail=f"{kind}, {where}")
+        return
+    from pymilvus import MilvusClient
+
+    token = store.token.get_secret_value() if store.token else ""
+    try:
+        client = MilvusClient(store.uri, token=token, timeout=store.timeout_s)
+        version = client.get_server_version()
+        client.close()
+    except Exception as error:
+        yield Finding(
+            name="store",
+            state="problem",
+            detail=f"no Milvus at {store.uri}: {str(error)[:200]}",
+            remedy="start it, or check store.uri and store.token",
+        )
+        return
+    yield Finding(name="store", state="ok", detail=f"Milvus {version} at {store.uri}")
+
+
+def _library(folder: Path) -> Iterator[Finding]:
+    from secondglance.ingest.catalog import Catalog
+
+    if not (folder / "catalog.sqlite").is_file():
+        yield Finding(
+            name="library",
+            state="problem",
+            detail=f"there is no library in {folder}",
+            remedy=f"secondglance index FOLDER --library {folder}",
+        )
+        return
+    catalog = Catalog(folder)
+    counts = catalog.counts()
+    catalog.close()
+    yield Finding(name="library", state="ok", detail=f"{counts['records']} segments in {folder}")
+
+

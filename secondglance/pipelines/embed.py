@@ -1,0 +1,350 @@
+"""The middle of the ingestion job: worker processes decode while this process embeds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secondglance.errors import MediaError
+from secondglance.ingest.catalog import Announcement, description
+from secondglance.ingest.decode import Decoded, decode, decode_frames
+from secondglance.ingest.workers import DecodePool
+from secondglance.pipelines.build import Parts
+from secondglance.pipelines.records import (
+    content_hash,
+    file_payload,
+    record_id,
+    segment_payload,
+)
+from secondglance.types import FileFailure, Kind, MediaItem, Record, Segment
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Picture = npt.NDArray[np.uint8]
+
+FRAMES_PER_CALL = 16
+"""Frames of a video that one worker call reads: bounds its time and what it sends back."""
+
+WRITE_EVERY_S = 2.0
+WRITE_RECORDS = 512
+HASH_THREADS = 2
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One content on its way: what is left to embed, and the files that wait for it."""
+
+    items: list[MediaItem]
+    content: str
+    kind: Kind | None = None
+    segments: tuple[Segment, ...] = ()
+    metadata: dict[str, int | float] = field(default_factory=dict)
+    left: int = 0
+    stored: list[str] = field(default_factory=list)
+    damaged: int = 0
+    reason: str = ""
+
+    @property
+    def item(self) -> MediaItem:
+        return self.items[0]
+
+
+class EmbedJob:
+    """Embeds files into the store and marks them in the catalog.
+
+    Args:
+        parts: Of the library.
+        items: New and changed files.
+        on_progress: Called with (files done, files failed, segments stored).
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        items: Sequence[MediaItem],
+        *,
+        on_progress: Callable[[int, int, int], None],
+    ) -> None:
+        self.indexed = self.moved = self.segments = 0
+        self.failures: list[FileFailure] = []
+        self.failed_paths: set[str] = set()
+        self.warnings: list[str] = []
+        self._catalog = parts.catalog
+        self._parts = parts
+        self._items = items
+        self._on_progress = on_progress
+        self._works: dict[str, _Work] = {}
+        self._answers: queue.SimpleQueue[tuple[_Work, tuple[int, ...] | None, Future[Any]]]
+        self._answers = queue.SimpleQueue()
+        self._frame_calls: deque[tuple[_Work, tuple[int, ...], tuple[int, ...]]] = deque()
+        self._in_flight = 0
+        self._pictures: list[tuple[_Work, Segment, Picture]] = []
+        self._texts: list[tuple[_Work, Segment]] = []
+        self._records: list[Record] = []
+        self._complete: list[_Work] = []
+        self._touched: list[_Work] = []
+        self._damaged: list[_Work] = []
+        self._written_at = time.monotonic()
+
+    def run(self) -> None:
+        """Does the job. On Ctrl-C, stores what is embedded, then lets the interrupt go on."""
+        self._embedder = self._parts.embedder()
+        self._store = self._parts.store()
+        ingest = self._parts.settings.ingest
+        pool = DecodePool(
+            workers=ingest.workers,
+            timeout_s=ingest.timeout_s,
+            max_memory_mb=ingest.max_memory_mb,
+        )
+        # Enough to keep the workers busy during one batch of the embedder, and no more: what is
+        # decoded and waits takes memory.
+        window = pool.workers * 2 + self._embedder.batch_size
+        with pool, ThreadPoolExecutor(HASH_THREADS) as threads:
+            try:
+                hashed = self._hashed(threads)
+                while True:
+                    self._feed(pool, hashed, window)
+                    if not self._in_flight:
+                        break
+                    self._take(pool)
+                    self._embed(at_least=self._embedder.batch_size)
+                self._embed(at_least=1)
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+                self._write()
+
+    def _hashed(self, threads: ThreadPoolExecutor) -> Iterator[tuple[MediaItem, str | None]]:
+        """The items with the hashes of their contents, a few files ahead; None if unreadable."""
+
+        def hash_item(item: MediaItem) -> str:
+            return content_hash(item.path, manifest=item.kind == "manifest")
+
+        ahead: deque[tuple[MediaItem, Future[str]]] = deque()
+        items = iter(self._items)
+        for item in itertools.islice(items, 4 * HASH_THREADS):
+            ahead.append((item, threads.submit(hash_item, item)))
+        while ahead:
+            item, future = ahead.popleft()
+            for following in itertools.islice(items, 1):
+                ahead.append((following, threads.submit(hash_item, following)))
+            try:
+                yield item, future.result()
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or error}"
+                self._fail(item, reason, unreadable=True)
+                yield item, None
+
+    def _feed(
+        self, pool: DecodePool, hashed: Iterator[tuple[MediaItem, str | None]], window: int
+    ) -> None:
+        """Keeps `window` calls with the workers; frames of open videos go before new files."""
+        spec, limits = self._embedder.preprocessing, self._parts.limits
+        while self._in_flight < window:
+            if self._frame_calls:
+                work, positions, frames = self._frame_calls.popleft()
+                future: Future[Any] = pool.submit(
+                    decode_frames, work.item.path, frames, spec, limits
+                )
+                self._expect(work, positions, future)
+                continue
+            item, content = next(hashed, (None, None))
+            if item is None:
+                return
+            if content is None or self._known(item, content):
+                continue
+            work = self._works[content] = _Work(items=[item], content=content)
+            future = pool.submit(decode, item.path, item.kind, spec, limits)
+            self._expect(work, None, future)
+
+    def _expect(
+        self, work: _Work, positions: tuple[int, ...] | None, future: Future[Any]
+    ) -> None:
+        self._in_flight += 1
+        future.add_done_callback(lambda done: self._answers.put((work, positions, done)))
+
+    def _known(self, item: MediaItem, content: str) -> bool:
+        """Whether this content is stored, or under way for another file."""
+        if (work := self._works.get(content)) is not None:
+            work.items.append(item)
+            return True
+        kind = self._catalog.content_kind(content)
+        if kind is None:
+            return False
+        moved_from = next(
+            (
+                row.path
+                for row in self._catalog.files_with(content)
+                if row.path != str(item.path)
+                # Only where the folder is there: an unplugged drive has moved nothing.
+                and not os.path.lexists(row.path)
+                and os.path.isdir(row.root)
+            ),
+            None,
+        )
+        self._catalog.finish([(item, content, kind)])
+        if moved_from is None:
+            self.indexed += 1
+        else:
+            self._catalog.forget([moved_from])
+            self.moved += 1
+        self._report()
+        return True
+
+    def _take(self, pool: DecodePool) -> None:
+        """Waits for one answer of a worker and queues its pictures and words."""
+        work, positions, future = self._answers.get()
+        self._in_flight -= 1
+        try:
+            answer = pool.result(future)
+        except MediaError as error:
+            if positions is None:
+                self._abandon(work, str(error))
+            else:
+                work.reason = str(error)
+                self._lose(work, len(positions))
+            return
+        if positions is None:
+            self._open(work, answer)
+        else:
+            for position, picture in zip(positions, answer, strict=True):
+                if picture is not None:
+                    self._pictures.append((work, work.segments[position], picture))
+            self._lose(work, sum(picture is None for picture in answer))
+
+    def _open(self, work: _Work, decoded: Decoded) -> None:
+        """Takes in what a file turned out to be."""
+        work.kind = decoded.kind
+        work.segments = decoded.segments
+        work.metadata = decoded.metadata
+        work.left = len(decoded.segments)
+        for row, problem in decoded.problems:
+            self.failures.append(FileFailure(path=f"{work.item.path}:{row}", reason=problem))
+        if decoded.kind == "video":
+            for start in range(0, len(decoded.frames), FRAMES_PER_CALL):
+                frames = decoded.frames[start : start + FRAMES_PER_CALL]
+                positions = tuple(range(start, start + len(frames)))
+                self._frame_calls.append((work, positions, frames))
+        elif decoded.pixels is not None:
+            self._pictures += [
+                (work, segment, picture)
+                for segment, picture in zip(decoded.segments, decoded.pixels, strict=True)
+            ]
+        else:
+            self._texts += [(work, segment) for segment in decoded.segments]
+        if not work.segments:
+            # A manifest that only captions other files is done as soon as it is read.
+            self._touched.append(work)
+            self._close_work(work)
+
+    def _lose(self, work: _Work, count: int) -> None:
+        """Some frames of a video are damaged; the others are still worth having."""
+        if count:
+            work.damaged += count
+            work.left -= count
+            if not work.left:
+                self._close_work(work)
+
+    def _close_work(self, work: _Work) -> None:
+        if work.segments and not work.stored:
+            self._abandon(work, work.reason or "damaged video: no frame could be decoded")
+            return
+        if work.damaged:
+            self._damaged.append(work)
+            self.warnings.append(
+                f"{work.item.path}: {work.damaged} of {len(work.segments)} stretches are damaged "
+                "and were left out"
+            )
+        self._complete.append(work)
+
+    def _embed(self, *, at_least: int) -> None:
+        """Embeds what has come together; writes from time to time."""
+        size = self._embedder.batch_size
+        while len(self._pictures) >= at_least:
+            batch, self._pictures = self._pictures[:size], self._pictures[size:]
+            vectors = self._embedder.embed_pixels(np.stack([picture for _, _, picture in batch]))
+            self._add([(work, segment) for work, segment, _ in batch], vectors)
+        while len(self._texts) >= at_least:
+            words, self._texts = self._texts[:size], self._texts[size:]
+            vectors = self._embedder.embed_texts([segment.text for _, segment in words])
+            self._add(words, vectors)
+        due = time.monotonic() - self._written_at > WRITE_EVERY_S
+        if due or len(self._records) >= WRITE_RECORDS:
+            self._write()
+
+    def _add(
+        self, batch: Sequence[tuple[_Work, Segment]], vectors: npt.NDArray[np.float32]
+    ) -> None:
+        for (work, segment), vector in zip(batch, vectors, strict=True):
+            assert work.kind is not None
+            item = work.item
+            id_ = record_id(work.content, segment, self._embedder.fingerprint)
+            payload = {
+                **segment_payload(
+                    work.content, segment, work.metadata, kind=work.kind, size=item.size
+                ),
+                **file_payload(
+                    item.path, item.root, item.caption, kind=work.kind, mtime_ns=item.mtime_ns
+                ),
+            }
+            self._records.append(Record(id=id_, vector=vector, payload=payload))
+            if not work.stored:
+                self._touched.append(work)
+            work.stored.append(id_)
+            work.left -= 1
+            if not work.left:
+                self._close_work(work)
+
+    def _write(self) -> None:
+        """Ids to the catalog, vectors to the store, then files marked done."""
+        self._catalog.announce([self._announcement(work) for work in self._touched])
+        if self._records:
+            self._store.upsert(self._records)
+            self._store.flush()
+            self.segments += len(self._records)
+        for work in self._damaged:
+            self._catalog.keep_records(work.content, work.stored)
+        done = [(i, w.content, w.kind) for w in self._complete for i in w.items if w.kind]
+        self._catalog.finish(done)
+        self.indexed += len(done)
+        for work in self._complete:
+            del self._works[work.content]
+        self._records, self._touched, self._complete, self._damaged = [], [], [], []
+        self._written_at = time.monotonic()
+        self._report()
+
+    def _announcement(self, work: _Work) -> Announcement:
+        fingerprint = self._embedder.fingerprint
+        item = work.item
+        assert work.kind is not None
+        return Announcement(
+            content=work.content,
+            kind=work.kind,
+            ids=tuple(record_id(work.content, s, fingerprint) for s in work.segments),
+            described_by=description(item.path, item.root, item.caption),
+        )
+
+    def _abandon(self, work: _Work, reason: str) -> None:
+        for item in work.items:
+            self._fail(item, reason, unreadable=reason.startswith("cannot be read"))
+        self._works.pop(work.content, None)
+
+    def _fail(self, item: MediaItem, reason: str, *, unreadable: bool) -> None:
+        self._catalog.fail(item, reason, state="unreadable" if unreadable else "failed")
+        self.failures.append(FileFailure(path=str(item.path), reason=reason))
+        self.failed_paths.add(str(item.path))
+        self._report()
+
+    def _report(self) -> None:
+        done = self.indexed + self.moved + len(self.failed_paths)
+        self._on_progress(done, len(self.failed_paths), self.segments)
+

@@ -1,0 +1,61 @@
+"""Records: their ids, and what their payloads say."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from secondglance.types import Kind, Payload, Segment
+
+MAX_TEXT_CHARS = 8000
+"""Milvus keeps a payload in at most 64 KiB; a character takes up to 4 bytes."""
+
+
+def content_hash(path: Path, *, manifest: bool) -> str:
+    """Hash of a file's bytes. A manifest reads its bytes in another way, so it has its own."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return ("m" if manifest else "") + digest.hexdigest()
+
+
+def record_id(content: str, segment: Segment, fingerprint: str) -> str:
+    """The same for the same content, segment and embedder, on every machine."""
+    parts = (content, segment.kind, segment.position, segment.start_s, segment.end_s, fingerprint)
+    return hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def file_payload(
+    path: Path, root: Path, caption: str, *, kind: Kind, mtime_ns: int
+) -> dict[str, str | int | float]:
+    """The part of a payload that names the file; the path is below its root."""
+    payload: dict[str, str | int | float] = {
+        "path": path.relative_to(root).as_posix(),
+        "root": str(root),
+        "name": path.name,
+        "modified": mtime_ns / 1e9,
+    }
+    if caption and kind != "text":
+        payload["text"] = caption[:MAX_TEXT_CHARS]
+    return payload
+
+
+def segment_payload(
+    content: str, segment: Segment, metadata: Payload, *, kind: Kind, size: int
+) -> dict[str, str | int | float]:
+    """The part of a payload that does not change when the file moves."""
+    payload: dict[str, str | int | float] = {
+        "kind": kind,
+        "item": content,
+        "size": size,
+        "position": segment.position,
+        **metadata,
+    }
+    if segment.text:
+        payload["text"] = segment.text[:MAX_TEXT_CHARS]
+    for name in ("start_s", "end_s", "keyframe_s"):
+        value = getattr(segment, name)
+        if value is not None:
+            payload[name] = value
+    return payload

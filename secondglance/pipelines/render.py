@@ -1,0 +1,141 @@
+"""Search results as JSON, CSV, a table, or an HTML contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from secondglance.types import Hit, SearchResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Format = Literal["table", "json", "csv", "html"]
+
+CSV_FIELDS = (
+    "rank id path kind start_s end_s score recall_score recall_rank lexical_score rerank_score "
+    "error text"
+).split()
+
+
+def format_of(out: Path | None) -> Format:
+    """The format that a file's name asks for; a table where it says nothing."""
+    by_suffix: dict[str, Format] = {
+        ".json": "json",
+        ".csv": "csv",
+        ".html": "html",
+        ".htm": "html",
+    }
+    return "table" if out is None else by_suffix.get(out.suffix.lower(), "table")
+
+
+def render(result: SearchResult, format_: Literal["json", "csv", "html"]) -> str:
+    """The whole result in one string."""
+    if format_ == "json":
+        return json.dumps(result.to_dict(), ensure_ascii=False, indent=2)
+    if format_ == "csv":
+        return _csv(result)
+    from secondglance.pipelines.contact_sheet import contact_sheet
+
+    return contact_sheet(result)
+
+
+def table(result: SearchResult) -> Table:
+    """For the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = Table(
+        "rank",
+        "recall",
+        "",
+        "result",
+        "score",
+        "recall score",
+        "rerank score",
+        title=escape(describe(result)),
+        title_justify="left",
+        caption=timings(result),
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for column in (0, 1, 4, 5, 6):
+        rows.columns[column].justify = "right"
+    for hit in result.hits:
+        rerank = "" if hit.rerank_score is None else f"{hit.rerank_score:.3f}"
+        if hit.error:
+            rerank = f"[red]{escape(hit.error)}[/]"
+        rows.add_row(
+            str(hit.rank),
+            f"{hit.recall_rank}{movement(hit)}",
+            hit.kind,
+            escape(shown_name(hit)),
+            f"{hit.score:.3f}",
+            f"{hit.recall_score:.3f}",
+            rerank,
+        )
+    return rows
+
+
+def plain_table(result: SearchResult) -> str:
+    """The table without colours, for a file."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=160)
+    console.print(table(result))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def movement(hit: Hit) -> str:
+    """How the second pass moved a hit."""
+    change = hit.recall_rank - hit.rank
+    return "" if change == 0 else f" [green]+{change}[/]" if change > 0 else f" [red]{change}[/]"
+
+
+def shown_name(hit: Hit) -> str:
+    """The file, and the moment of a video or the passage of a text."""
+    name = hit.path
+    if hit.start_s is not None and hit.end_s is not None:
+        name += f"  {clock(hit.start_s)}-{clock(hit.end_s)}"
+    elif hit.kind == "text":
+        words = " ".join(hit.text.split())
+        name += f"\n  {words[:100]}{'...' if len(words) > 100 else ''}"
+    if hit.copies:
+        name += f"\n  and {len(hit.copies)} more with the same content"
+    return name
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def describe(result: SearchResult) -> str:
+    """The query in words."""
+    query = result.query
+    parts = [f'"{query.text}"'] if query.text else []
+    parts += [f"like {Path(p).name}" for p in (query.image, query.video) if p is not None]
+    words = " and ".join(parts)
+    return f'{words}, not "{query.not_text}"' if query.not_text else words
+
+
+def timings(result: SearchResult) -> str:
+    """Milliseconds per stage in one line."""
+    spent = ", ".join(f"{name} {ms:.0f} ms" for name, ms in result.timings_ms.items())
+    return f"{len(result.hits)} results; {spent}" if result.hits else f"nothing found; {spent}"
+
+
+def _csv(result: SearchResult) -> str:
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(CSV_FIELDS)
+    for hit in result.hits:
+        values = (getattr(hit, name) for name in CSV_FIELDS)
+        writer.writerow(["" if value is None else value for value in values])
+    return output.getvalue()

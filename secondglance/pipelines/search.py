@@ -1,0 +1,355 @@
+"""A query, answered in two passes: recall K by vector, rerank, fuse, cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secondglance.errors import InputError, MediaError, SecondGlanceError
+from secondglance.ingest import video
+from secondglance.pipelines.build import Parts
+from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
+from secondglance.retrieve.fusion import fuse
+from secondglance.types import (
+    Content,
+    Hit,
+    Kind,
+    Match,
+    Moment,
+    PairScore,
+    Query,
+    SearchResult,
+    VideoClip,
+)
+
+if TYPE_CHECKING:
+    from secondglance.types import Vector
+
+logger = logging.getLogger(__name__)
+
+QUERY_FRAMES = 8
+"""Frames of a query clip that its vector is the mean of."""
+
+MAX_MOMENTS = 5
+BUDGET_BATCH = 8
+"""Candidates scored between two looks at the clock when there is a time budget."""
+
+DEPTH_LIMIT = 16_384
+"""Records that one search may ask for: Milvus' own limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    match: Match
+    paths: tuple[str, ...]
+    moments: tuple[Moment, ...]
+
+
+class _Clock:
+    """Milliseconds per stage."""
+
+    def __init__(self) -> None:
+        self.spent = dict.fromkeys(("load", "embed", "recall", "rerank"), 0.0)
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[name] += (time.perf_counter() - started) * 1e3
+
+    def timings_ms(self) -> dict[str, float]:
+        total = (time.perf_counter() - self._started) * 1e3
+        return {name: round(ms, 3) for name, ms in {**self.spent, "total": total}.items()}
+
+
+def search(
+    parts: Parts,
+    query: Query,
+    *,
+    k: int | None = None,
+    recall: int | None = None,
+    rerank: bool | None = None,
+    filter: str | Filter | None = None,
+    kind: Kind | None = None,
+    min_score: float | None = None,
+    budget_ms: float | None = None,
+    group: bool = True,
+) -> SearchResult:
+    """Answers a query.
+
+    Args:
+        parts: Of the library.
+        query: At least words, a picture or a clip.
+        k: Results.
+        recall: Candidates that the second pass sees.
+        rerank: Whether there is a second pass.
+        filter: Expression, or a parsed one.
+        kind: Only this kind.
+        min_score: Leaves out hits whose final score is below.
+        budget_ms: For the second pass; candidates it does not reach keep their recall order,
+            after those it reached.
+        group: One hit a video with its best moments; otherwise each stretch is a hit.
+
+    Raises:
+        InputError: The query, the filter or a number cannot be used.
+        StoreError: The store cannot be reached.
+    """
+    defaults = parts.settings.search
+    k = defaults.k if k is None else k
+    recall = max(k, defaults.recall if recall is None else recall)
+    rerank = defaults.rerank if rerank is None else rerank
+    _check(query, k, recall)
+    condition = _condition(filter, kind)
+    clock = _Clock()
+    with clock.stage("load"):
+        embedder, store = parts.embedder(), parts.store()
+        del embedder, store
+    with clock.stage("embed"):
+        vector = embed_query(parts, query)
+    with clock.stage("recall"):
+        candidates = _recall(parts, vector, recall, condition, group=group)
+
+    warnings: list[str] = []
+    scores: list[PairScore | None] = [None] * len(candidates)
+    if rerank and candidates and parts.settings.rerank.backend != "passthrough":
+        try:
+            with clock.stage("load"):
+                parts.reranker()
+            with clock.stage("rerank"):
+                scores = _rerank(parts, query, candidates, budget_ms=budget_ms)
+        except MediaError:
+            raise  # of the query itself: the user must know, not guess
+        except Exception as error:
+            logger.debug("second pass failed", exc_info=True)
+            reason = str(error) if isinstance(error, SecondGlanceError) else repr(error)
+            warnings.append(f"the second pass failed, results are in recall order: {reason}")
+    unreached = sum(score is None for score in scores) if any(scores) else 0
+    if unreached:
+        warnings.append(
+            f"the time budget of {budget_ms:g} ms was used up: the second pass reached "
+            f"{len(scores) - unreached} of {len(scores)} candidates"
+        )
+    hits = _order(candidates, scores, rerank_weight=defaults.rerank_weight)
+    if min_score is not None:
+        hits = [hit for hit in hits if hit.score >= min_score]
+    return SearchResult(
+        query=query,
+        hits=tuple(hits[:k]),
+        timings_ms=clock.timings_ms(),
+        warnings=tuple(warnings),
+    )
+
+
+def embed_query(parts: Parts, query: Query) -> Vector:
+    """The query as one unit vector, shape (dim,).
+
+    Words, picture and clip are averaged; `not_text` is then subtracted with the weight
+    `search.not_weight`.
+
+    Raises:
+        MediaError: The picture or the clip cannot be read.
+    """
+    embedder = parts.embedder()
+    max_pixels = parts.settings.ingest.max_pixels
+    found: list[Vector] = []
+    if query.text.strip():
+        found.append(embedder.embed_texts([query.text])[0])
+    if query.image is not None:
+        path = Path(query.image).expanduser()
+        with _named(path):
+            found.append(embedder.embed_image(path, max_pixels=max_pixels))
+    if query.video is not None:
+        path = Path(query.video).expanduser()
+        with _named(path):
+            plan = video.plan_video(
+                path, segment_s=1e-3, max_segments=QUERY_FRAMES, max_pixels=max_pixels
+            )
+            frames = video.read_frames(path, plan.frames, max_pixels=max_pixels)
+            readable = [frame for frame in frames if frame is not None]
+            if not readable:
+                raise MediaError("no frame of it can be decoded")
+            found.append(_unit(embedder.embed_pictures(readable).mean(axis=0)))
+    vector = _unit(np.mean(found, axis=0))
+    if query.not_text.strip():
+        away = embedder.embed_texts([query.not_text])[0]
+        vector = _unit(vector - parts.settings.search.not_weight * away)
+    return vector
+
+
+def _unit(vector: Vector) -> Vector:
+    length = float(np.linalg.norm(vector))
+    result: Vector = (vector / max(length, 1e-12)).astype(np.float32)
+    return result
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the file's name into errors about a query file."""
+    if not path.is_file():
+        raise InputError(f"there is no query file {str(path)!r}", remedy="check the path")
+    try:
+        yield
+    except MediaError as error:
+        raise MediaError(f"cannot use the query file {path}: {error.problem}") from None
+
+
+def _check(query: Query, k: int, recall: int) -> None:
+    if not (query.text.strip() or query.image or query.video):
+        raise InputError(
+            "the query is empty"
+            if not query.not_text.strip()
+            else "the query says only what it is not",
+            remedy="give words, --image or --video to look for",
+        )
+    if k < 1:
+        raise InputError(f"k is {k}; it must be at least 1")
+    if recall > DEPTH_LIMIT:
+        raise InputError(f"recall is {recall}; it may be at most {DEPTH_LIMIT}")
+
+
+def _condition(filter: str | Filter | None, kind: Kind | None) -> Filter | None:
+    condition = parse_filter(filter) if isinstance(filter, str) else filter
+    return and_(condition, kind_is(kind) if kind is not None else None)
+
+
+def _recall(
+    parts: Parts, vector: Vector, wanted: int, condition: Filter | None, *, group: bool
+) -> list[_Candidate]:
+    """The best `wanted` candidates; asks for more records while videos fold many into one."""
+    store = parts.store()
+    depth = wanted
+    while True:
+        matches = store.search(vector, limit=depth, filter=condition)
+        candidates = _grouped(parts, matches, group=group)
+        if len(candidates) >= wanted or len(matches) < depth or depth >= DEPTH_LIMIT:
+            return candidates[:wanted]
+        depth = min(4 * depth, DEPTH_LIMIT)
+
+
+def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[_Candidate]:
+    together: dict[str, list[Match]] = {}
+    for match in matches:
+        one_hit = group and match.payload["kind"] == "video"
+        together.setdefault(str(match.payload["item"]) if one_hit else match.id, []).append(match)
+    candidates = []
+    for members in together.values():
+        best = members[0]
+        described = os.path.join(str(best.payload["root"]), str(best.payload["path"]))
+        files = [file.path for file in parts.catalog.files_with(str(best.payload["item"]))]
+        if not files:
+            continue  # stored by a run that was killed before it finished the file
+        files.sort(key=lambda path: path != described)
+        moments = tuple(_moment(match) for match in members[:MAX_MOMENTS])
+        candidates.append(
+            _Candidate(
+                match=best,
+                paths=tuple(files),
+                moments=moments if best.payload["kind"] == "video" else (),
+            )
+        )
+    return candidates
+
+
+def _moment(match: Match) -> Moment:
+    payload: Mapping[str, object] = match.payload
+    start, end, frame = (float(str(payload.get(f, 0))) for f in ("start_s", "end_s", "keyframe_s"))
+    return Moment(start_s=start, end_s=end, keyframe_s=frame, score=match.score)
+
+
+def _rerank(
+    parts: Parts, query: Query, candidates: Sequence[_Candidate], *, budget_ms: float | None
+) -> list[PairScore | None]:
+    """Scores in recall order; None for what the time budget did not reach."""
+    reranker = parts.reranker()
+    wanted = Content(
+        texts=(query.text,) if query.text.strip() else (),
+        images=(Path(query.image).expanduser(),) if query.image is not None else (),
+        videos=(VideoClip(path=Path(query.video).expanduser()),) if query.video else (),
+    )
+    unwanted = Content(texts=(query.not_text,)) if query.not_text.strip() else None
+    deadline = None if budget_ms is None else time.perf_counter() + budget_ms / 1e3
+    step = len(candidates) if deadline is None else BUDGET_BATCH
+    scores: list[PairScore | None] = []
+    for start in range(0, len(candidates), step):
+        if deadline is not None and time.perf_counter() >= deadline:
+            break
+        documents = [_document(candidate) for candidate in candidates[start : start + step]]
+        found = reranker.score(wanted, documents, instruction=query.instruction)
+        if unwanted is not None:
+            against = reranker.score(unwanted, documents, instruction=query.instruction)
+            found = [_but_not(*pair) for pair in zip(found, against, strict=True)]
+        scores += found
+    return [*scores, *[None] * (len(candidates) - len(scores))]
+
+
+def _document(candidate: _Candidate) -> Content:
+    payload = candidate.match.payload
+    path = Path(next((p for p in candidate.paths if os.path.exists(p)), candidate.paths[0]))
+    if payload["kind"] == "image":
+        return Content(images=(path,))
+    if payload["kind"] == "video":
+        start, end = float(payload["start_s"]), float(payload["end_s"])
+        return Content(videos=(VideoClip(path=path, start_s=start, end_s=end),))
+    return Content(texts=(str(payload.get("text", "")),))
+
+
+def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
+    """Relevant to the query, and not to what it excludes."""
+    if wanted.score is None or unwanted.score is None:
+        return wanted if wanted.score is None else unwanted
+    return PairScore(score=wanted.score * (1 - unwanted.score))
+
+
+def _order(
+    candidates: Sequence[_Candidate], scores: Sequence[PairScore | None], *, rerank_weight: float
+) -> list[Hit]:
+    hits = [
+        _hit(candidate, score, recall_rank=rank)
+        for rank, (candidate, score) in enumerate(zip(candidates, scores, strict=True), start=1)
+    ]
+    if any(scores):
+        fused = fuse(
+            [hit.recall_score for hit in hits],
+            [hit.rerank_score for hit in hits],
+            rerank_weight=rerank_weight,
+        )
+        hits = [
+            dataclasses.replace(hit, score=score) for hit, score in zip(hits, fused, strict=True)
+        ]
+        reached = {hit.id for hit, score in zip(hits, scores, strict=True) if score is not None}
+        hits.sort(key=lambda hit: (hit.id not in reached, -hit.score, hit.recall_rank))
+    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
+
+
+def _hit(candidate: _Candidate, score: PairScore | None, *, recall_rank: int) -> Hit:
+    match, payload = candidate.match, candidate.match.payload
+    best = candidate.moments[0] if candidate.moments else None
+    return Hit(
+        rank=recall_rank,
+        id=match.id,
+        path=candidate.paths[0],
+        kind=payload["kind"],  # type: ignore[arg-type]
+        score=match.score,
+        recall_score=match.score,
+        recall_rank=recall_rank,
+        start_s=best.start_s if best else None,
+        end_s=best.end_s if best else None,
+        keyframe_s=best.keyframe_s if best else None,
+        rerank_score=score.score if score else None,
+        error=score.error if score else None,
+        text=str(payload.get("text", "")),
+        moments=candidate.moments,
+        copies=candidate.paths[1:],
+    )

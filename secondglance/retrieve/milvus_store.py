@@ -1,0 +1,372 @@
+"""Milvus: an embedded Lite folder, a server, a cluster or Zilliz Cloud, with the same code."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import grpc
+import numpy as np
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from secondglance.errors import DimensionError, InputError, StoreError
+from secondglance.retrieve import milvus_lite
+from secondglance.retrieve.filter_compilers import milvus_list, to_milvus
+from secondglance.retrieve.filters import FIELDS, Filter, comparable
+from secondglance.retrieve.payload import Row, check_limit, load, rows_of, unit
+from secondglance.retrieve.store import Capabilities
+from secondglance.types import Match, Record
+
+if TYPE_CHECKING:
+    from secondglance.types import Vector
+
+MAX_LIMIT = 16_384
+"""Most results of one Milvus search (`quotaAndLimits.limits.topK`)."""
+
+# Longest VARCHAR of Milvus, in bytes of UTF-8.
+_MAX_TEXT_BYTES = 65_535
+# Far below the 64 MiB that a gRPC message may have.
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 1_000
+# Milvus Lite scans unflushed rows in Python; more than this are brought into a segment first.
+_LITE_UNFLUSHED = 1_000
+# Work on local disks may stall behind a compaction; it is not lost.
+_LITE_TIMEOUT_S = 600.0
+# Scores of equal vectors differ in the last float32 bits, with their place in a segment.
+_RANK_DIGITS = 6
+_SLACK = 16
+_SCHEMES = ("http", "https", "tcp")
+
+
+class MilvusStore:
+    """A collection of a Milvus database, by cosine.
+
+    Lite is searched exactly (FLAT), servers through AUTOINDEX. A Lite folder belongs to one process
+    at a time; stores of one process share it.
+
+    Args:
+        uri: A path that ends in `.db` for Milvus Lite (a folder since its version 3), or the
+            address of a server: `http://host:19530`, `https://...`, `tcp://...`.
+        dim: Length of the vectors.
+        collection: Made if missing.
+        token: `user:password` or an API key; not for Lite.
+        timeout_s: Longest wait for a server, per call.
+
+    Raises:
+        DimensionError: The collection holds vectors of another length.
+        InputError: The address or the name of the collection is malformed.
+        StoreError: The server cannot be reached or refuses the token; the Lite folder is damaged or
+            held by another process; the collection was made by another program.
+    """
+
+    def __init__(
+        self,
+        uri: str | Path,
+        *,
+        dim: int,
+        collection: str = "secondglance",
+        token: str | None = None,
+        timeout_s: float = 10,
+    ) -> None:
+        if dim < 1:
+            raise InputError(f"dim is {dim}; it must be at least 1")
+        if not (collection.isascii() and collection.isidentifier() and len(collection) <= 255):
+            raise InputError(
+                f"collection {collection!r} is no Milvus name",
+                remedy="use letters, digits and _, not starting with a digit",
+            )
+        self._dim = dim
+        self._collection = collection
+        self._lock = threading.RLock()
+        self._client: Any = None
+        self._path: Path | None = None
+        address = str(uri)
+        if "://" in address:
+            self._label = _without_secrets(address)
+            self._timeout_s = timeout_s
+        else:
+            self._path = Path(address).absolute()
+            self._label = str(self._path)
+            self._timeout_s = _LITE_TIMEOUT_S
+            address = milvus_lite.acquire(self._path)
+        # After a kill, Lite replays its log into memory; how much is not said.
+        self._unflushed = _LITE_UNFLUSHED
+        try:
+            with self._session(connecting=True):
+                self._client = MilvusClient(address, token=token or "", timeout=timeout_s)
+                self._open_collection()
+        except BaseException:
+            self._release()
+            raise
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self._dim
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Lite is exact and belongs to one process; a server is neither."""
+        local = self._path is not None
+        return Capabilities(
+            exact=local,
+            remote=not local,
+            concurrent_processes=not local,
+            index="Milvus Lite (FLAT)" if local else "Milvus (AUTOINDEX)",
+        )
+
+    def upsert(self, records: Sequence[Record]) -> None:
+        """Writes records in batches below the gRPC limit; an id that exists is replaced.
+
+        Raises:
+            InputError: As every store; also a payload above 65,535 bytes of JSON.
+        """
+        rows = rows_of(records, dim=self._dim)
+        entities = [_entity(row) for row in rows]
+        for batch in _batches(rows, entities, self._dim):
+            with self._session():
+                self._client.upsert(self._collection, batch, timeout=self._timeout_s)
+                self._unflushed += len(batch)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Removes records; unknown ids are ignored."""
+        for chunk in _chunks(ids):
+            with self._session():
+                self._client.delete(
+                    self._collection,
+                    filter=f"id in {milvus_list(chunk)}",
+                    timeout=self._timeout_s,
+                )
+                self._unflushed += len(chunk)
+
+    def search(self, vector: Vector, *, limit: int, filter: Filter | None = None) -> list[Match]:
+        """The `limit` nearest records by cosine, best first; ties by id.
+
+        Raises:
+            InputError: As every store; also a limit above `MAX_LIMIT`.
+        """
+        check_limit(limit)
+        if limit > MAX_LIMIT:
+            raise InputError(
+                f"limit is {limit}; Milvus returns at most {MAX_LIMIT}",
+                remedy="ask for fewer, or use the faiss store",
+            )
+        query = unit(vector, dim=self._dim, what="the query vector")
+        expression = "" if filter is None else to_milvus(filter)
+        wanted = min(limit + _SLACK, MAX_LIMIT)
+        self._seal_if_large()
+        while True:
+            with self._session():
+                (found,) = self._client.search(
+                    self._collection,
+                    data=[query],
+                    limit=wanted,
+                    filter=expression,
+                    output_fields=["payload"],
+                    search_params={"metric_type": "COSINE"},
+                    timeout=self._timeout_s,
+                )
+            scores = [round(float(hit["distance"]), _RANK_DIGITS) for hit in found]
+            # A tie at the cut can only be broken by id once all of it is here.
+            tied = len(found) == wanted and scores[-1] >= scores[limit - 1] - 10**-_RANK_DIGITS
+            if not tied or wanted == MAX_LIMIT:
+                break
+            wanted = min(wanted * 4, MAX_LIMIT)
+        ranked = sorted(zip(scores, found, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))
+        return [
+            Match(id=hit["id"], score=score, payload=load(hit["entity"]["payload"]))
+            for score, hit in ranked[:limit]
+        ]
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """The records that exist among `ids`, in the order of `ids`."""
+        known: dict[str, Record] = {}
+        for chunk in _chunks(ids):
+            with self._session():
+                found = self._client.query(
+                    self._collection,
+                    filter=f"id in {milvus_list(chunk)}",
+                    output_fields=["id", "vector", "payload"],
+                    timeout=self._timeout_s,
+                )
+            for entity in found:
+                known[entity["id"]] = Record(
+                    id=entity["id"],
+                    vector=np.asarray(entity["vector"], dtype=np.float32),
+                    payload=load(entity["payload"]),
+                )
+        return [known[each] for each in ids if each in known]
+
+    def count(self, *, filter: Filter | None = None) -> int:
+        """How many records there are, or how many a filter keeps."""
+        with self._session():
+            (row,) = self._client.query(
+                self._collection,
+                filter="" if filter is None else to_milvus(filter),
+                output_fields=["count(*)"],
+                timeout=self._timeout_s,
+            )
+        return int(row["count(*)"])
+
+    def flush(self) -> None:
+        """Returns when everything written before survives a kill of this process.
+
+        A server has an acknowledged write in its log (and limits how often it may be asked to
+        flush), and Lite has handed it to the system; the log is brought to the disk here.
+        """
+        with self._session():
+            self._seal_if_large()
+            if self._path is not None:
+                milvus_lite.sync_log(self._path)
+
+    def close(self) -> None:
+        """Flushes and lets go of the connection and the Lite folder. May be called twice."""
+        with self._lock:
+            if self._client is None:
+                return
+            try:
+                if self._path is not None and self._unflushed:
+                    with self._session():
+                        self._client.flush(self._collection, timeout=self._timeout_s)
+            finally:
+                self._release()
+
+    def _open_collection(self) -> None:
+        if not self._client.has_collection(self._collection, timeout=self._timeout_s):
+            self._create_collection()
+        description = self._client.describe_collection(self._collection, timeout=self._timeout_s)
+        fields = {field["name"]: field for field in description["fields"]}
+        missing = [name for name in _column_names() if name not in fields]
+        if missing:
+            raise StoreError(
+                f"the collection {self._collection!r} at {self._label} lacks {', '.join(missing)}",
+                remedy="it was made by another program or release; name another collection",
+            )
+        dim = int(fields["vector"]["params"]["dim"])
+        if dim != self._dim:
+            raise DimensionError(
+                f"the collection {self._collection!r} at {self._label} holds vectors of length"
+                f" {dim}, not {self._dim}",
+                remedy="use the embedder that it was made with, or name another collection",
+            )
+        self._client.load_collection(self._collection, timeout=self._timeout_s)
+
+    def _create_collection(self) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=1024)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._dim)
+        schema.add_field("payload", DataType.VARCHAR, max_length=_MAX_TEXT_BYTES)
+        for name, kind in FIELDS.items():
+            if kind == "string":
+                schema.add_field(name, DataType.VARCHAR, max_length=_MAX_TEXT_BYTES)
+            else:
+                schema.add_field(name, DataType.DOUBLE)
+            schema.add_field(f"has_{name}", DataType.BOOL)
+        index = MilvusClient.prepare_index_params()
+        layout = "AUTOINDEX" if self._path is None else "FLAT"
+        index.add_index("vector", index_type=layout, metric_type="COSINE")
+        self._client.create_collection(
+            self._collection,
+            schema=schema,
+            index_params=index,
+            # What was written is found by the next search, as in the other stores.
+            consistency_level="Strong",
+            timeout=self._timeout_s,
+        )
+
+    def _seal_if_large(self) -> None:
+        if self._path is None or self._unflushed < _LITE_UNFLUSHED:
+            return
+        with self._session():
+            self._client.flush(self._collection, timeout=self._timeout_s)
+            self._unflushed = 0
+
+    @contextmanager
+    def _session(self, *, connecting: bool = False) -> Iterator[None]:
+        # Lite takes one writer per collection, and one lock is cheap beside a call.
+        with self._lock:
+            if self._client is None and not connecting:
+                raise StoreError("the store is closed", remedy="open it again")
+            try:
+                yield
+            except (MilvusException, grpc.RpcError, ValueError, OSError) as error:
+                raise self._store_error(error) from error
+
+    def _store_error(self, error: Exception) -> StoreError:
+        text = str(getattr(error, "message", "") or error).strip()
+        lower = text.lower()
+        if "unauthenticated" in lower or "auth check" in lower or "permission" in lower:
+            return StoreError(
+                f"Milvus at {self._label} refuses the token", remedy="check user, password or key"
+            )
+        if self._path is not None:
+            return StoreError(
+                f"Milvus Lite in {self._label} failed: {text}",
+                remedy="if it is damaged, restore it, or delete it and index again",
+            )
+        if "fail connecting" in lower or "unavailable" in lower or "deadline" in lower:
+            return StoreError(
+                f"Milvus at {self._label} does not answer",
+                remedy="start it or correct the address; a path ending in .db needs no server",
+            )
+        return StoreError(f"Milvus at {self._label} failed: {text}", remedy="see the server's log")
+
+    def _release(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        if self._path is not None:
+            milvus_lite.release(self._path)
+
+
+def _column_names() -> list[str]:
+    return ["id", "vector", "payload", *FIELDS, *(f"has_{name}" for name in FIELDS)]
+
+
+def _entity(row: Row) -> dict[str, Any]:
+    size = len(row.payload.encode())
+    if size > _MAX_TEXT_BYTES:
+        raise InputError(
+            f"the payload of {row.id!r} takes {size} bytes; Milvus holds {_MAX_TEXT_BYTES}",
+            remedy="cut the text into shorter passages, or use the faiss store",
+        )
+    entity: dict[str, Any] = {"id": row.id, "vector": row.vector, "payload": row.payload}
+    for (name, kind), value in zip(FIELDS.items(), row.columns, strict=True):
+        filler = "" if kind == "string" else 0.0
+        entity[name] = filler if value is None else value
+        entity[f"has_{name}"] = value is not None
+    return entity
+
+
+def _batches(
+    rows: Sequence[Row], entities: Sequence[dict[str, Any]], dim: int
+) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row, entity in zip(rows, entities, strict=True):
+        # Strings of the payload travel once more in their columns.
+        bytes_ = 4 * dim + 8 * len(row.payload) + 512
+        if batch and (size + bytes_ > _BATCH_BYTES or len(batch) == _BATCH_ROWS):
+            yield batch
+            batch, size = [], 0
+        batch.append(entity)
+        size += bytes_
+    if batch:
+        yield batch
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
+    # What cannot be sent was never stored.
+    sendable = [each for each in dict.fromkeys(ids) if comparable(each) == each]
+    for start in range(0, len(sendable), _BATCH_ROWS // 2):
+        yield sendable[start : start + _BATCH_ROWS // 2]
+
+
+def _without_secrets(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
