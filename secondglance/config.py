@@ -82,7 +82,9 @@ class StoreSettings(_Section):
     """Where the vectors live."""
 
     backend: Literal["milvus", "faiss", "exact"] = "milvus"
-    uri: str | None = Field(default=None, description="a Milvus server; none: a file in the library")
+    uri: str | None = Field(
+        default=None, description="a Milvus server; none: a file in the library"
+    )
     token: SecretStr | None = None
     collection: str = Field(default="secondglance", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")
     index: Literal["auto", "flat", "hnsw"] = Field(default="auto", description="faiss only")
@@ -157,11 +159,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return tables
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -282,4 +285,3 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             kept[key] = value
     return kept
-

@@ -1,17 +1,17 @@
 """Every error that secondglance raises on purpose.
 
-    SecondGlanceError            one line for the user: what is wrong, and the remedy
-    |-- ConfigError              a setting is unknown or has a value that is not allowed
-    |-- InputError               the caller's arguments: missing path, empty query, bad filter
-    |   `-- MediaError           one file or one candidate cannot be read; the job goes on
-    |-- ModelError               a checkpoint is missing, incomplete or of the wrong kind
-    |-- LibraryError             the library folder as a whole cannot be used
-    |   |-- CatalogError         catalog.sqlite is damaged or cannot be written
-    |   |-- EmbedderMismatchError the vectors were made by another embedder
-    |   `-- LibraryBusyError     another process is writing to the library
-    |-- StoreError               the vector store is unreachable or refuses an operation
-    |   `-- DimensionError       a vector's length is not the store's
-    `-- RerankError              the second pass as a whole failed; recall order is still good
+SecondGlanceError            one line for the user: what is wrong, and the remedy
+|-- ConfigError              a setting is unknown or has a value that is not allowed
+|-- InputError               the caller's arguments: missing path, empty query, bad filter
+|   `-- MediaError           one file or one candidate cannot be read; the job goes on
+|-- ModelError               a checkpoint is missing, incomplete or of the wrong kind
+|-- LibraryError             the library folder as a whole cannot be used
+|   |-- CatalogError         catalog.sqlite is damaged or cannot be written
+|   |-- EmbedderMismatchError the vectors were made by another embedder
+|   `-- LibraryBusyError     another process is writing to the library
+|-- StoreError               the vector store is unreachable or refuses an operation
+|   `-- DimensionError       a vector's length is not the store's
+`-- RerankError              the second pass as a whole failed; recall order is still good
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class SecondGlanceError(Exception):
         return (_rebuild, (type(self), self.problem, self.remedy))
 
 
-def _rebuild(
-    cls: type[SecondGlanceError], problem: str, remedy: str | None
-) -> SecondGlanceError:
+def _rebuild(cls: type[SecondGlanceError], problem: str, remedy: str | None) -> SecondGlanceError:
     return cls(problem, remedy=remedy)
 
 

@@ -63,7 +63,7 @@ class Library:
             EmbedderMismatchError: The settings name another CLIP model than the library's.
             ConfigError: A setting is unknown or not allowed.
         """
-        root = Path(os.path.abspath(Path(folder).expanduser()))
+        root = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - keeps links
         stamp = _read_stamp(root)
         file = Path(config).expanduser() if config is not None else None
         warnings: list[str] = []

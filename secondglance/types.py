@@ -1,7 +1,7 @@
 """The values that flow between the stages. All are immutable.
 
-    paths --scan--> MediaItem --decode--> Segment + pixels --embed--> Record --> Store
-    Query --embed--> vector --Store.search--> Match --rerank--> PairScore --fuse--> Hit
+paths --scan--> MediaItem --decode--> Segment + pixels --embed--> Record --> Store
+Query --embed--> vector --Store.search--> Match --rerank--> PairScore --fuse--> Hit
 """
 
 from __future__ import annotations

@@ -58,6 +58,9 @@ def show_log() -> None:
     """Lets the library's own log messages reach the user, and no other package's."""
     from rich.logging import RichHandler
 
+    # Other packages log on the root logger; without a handler there, the first call would make
+    # one that writes over the progress bar.
+    logging.getLogger().addHandler(logging.NullHandler())
     handler = RichHandler(console=stderr(), show_time=False, show_path=False, show_level=False)
     logger = logging.getLogger("secondglance")
     logger.addHandler(handler)

@@ -59,21 +59,23 @@ def search(
     chosen: Format = "json" if as_json else format_ or render.format_of(out)
     query = Query(text=text, image=image, video=video, not_text=not_)
     settings = overrides(set_ or ())
-    with Library.open(
-        library, preset=preset, config=config, create=False, settings=settings
-    ) as opened:
-        with stderr().status("searching"):
-            result = opened.search(
-                query,
-                k=k,
-                recall=recall,
-                rerank=rerank,
-                filter=filter_,
-                kind=kind,
-                min_score=min_score,
-                budget_ms=budget_ms,
-                group=not moments,
-            )
+    with (
+        Library.open(
+            library, preset=preset, config=config, create=False, settings=settings
+        ) as opened,
+        stderr().status("searching"),
+    ):
+        result = opened.search(
+            query,
+            k=k,
+            recall=recall,
+            rerank=rerank,
+            filter=filter_,
+            kind=kind,
+            min_score=min_score,
+            budget_ms=budget_ms,
+            group=not moments,
+        )
     warn(result.warnings)
     if chosen == "table" and out is None:
         stdout().print(render.table(result))

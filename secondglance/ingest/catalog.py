@@ -89,11 +89,19 @@ class Outdated:
     """A content whose records describe a file that moved or got another caption."""
 
     hash: str
-    described_by: str
     file: FileRow
 
 
 _COLUMNS = "path, root, kind, size, mtime_ns, caption, state, error, hash"
+
+_OUTDATED = """
+SELECT c.hash, c.described_by FROM contents c
+WHERE c.done
+  AND EXISTS (SELECT 1 FROM files f WHERE f.hash = c.hash)
+  AND NOT EXISTS (
+    SELECT 1 FROM files f WHERE f.hash = c.hash
+    AND c.described_by = f.path || char(10) || f.root || char(10) || f.caption)
+"""
 
 
 class Catalog:
@@ -240,6 +248,11 @@ class Catalog:
                 (item.caption, str(item.root), str(item.path)),
             )
 
+    def start_scan(self) -> None:
+        """Forgets what an earlier scan over this connection came across."""
+        with self._errors():
+            self._db.execute("DELETE FROM seen")
+
     def see(self, paths: Iterable[Path]) -> None:
         """Remembers, for this connection, that the scan came across these paths."""
         with self._errors():
@@ -249,12 +262,12 @@ class Catalog:
 
     def unseen(self, root: Path) -> list[str]:
         """The files below a root that the scan did not come across."""
-        inside = f"{root}/".replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        # A range, not LIKE, which would fold case: "0" is the character after "/".
         with self._errors():
             rows = self._db.execute(
-                "SELECT path FROM files WHERE (path = ? OR path LIKE ? ESCAPE '\\') "
+                "SELECT path FROM files WHERE (path = ? OR path > ? AND path < ?) "
                 "AND path NOT IN (SELECT path FROM seen)",
-                (str(root), inside),
+                (str(root), f"{root}/", f"{root}0"),
             ).fetchall()
         return [str(row[0]) for row in rows]
 
@@ -304,16 +317,14 @@ class Catalog:
     def outdated(self) -> list[Outdated]:
         """Contents described by a path that no longer holds them, or by an older caption."""
         with self._errors():
-            rows = self._db.execute(
-                f"SELECT c.hash, c.described_by, {', '.join('f.' + c for c in _COLUMNS.split(', '))} "
-                "FROM contents c JOIN files f ON f.path = ("
-                "  SELECT g.path FROM files g WHERE g.hash = c.hash"
-                "  ORDER BY substr(c.described_by, 1, length(g.path) + 1) = g.path || char(10) DESC,"
-                "  g.path LIMIT 1)"
-                "WHERE c.done AND c.described_by <> "
-                "  f.path || char(10) || f.root || char(10) || f.caption"
-            ).fetchall()
-        return [Outdated(hash=r[0], described_by=r[1], file=_file_row(r[2:])) for r in rows]
+            rows = self._db.execute(_OUTDATED).fetchall()
+        outdated = []
+        for content, described_by in rows:
+            files = self.files_with(content)
+            # Of several files with one content, the one that describes it goes on doing so.
+            same = [file for file in files if described_by.startswith(f"{file.path}\n")]
+            outdated.append(Outdated(hash=content, file=(same or files)[0]))
+        return outdated
 
     def describe(self, content: str, description: str) -> None:
         """Notes what the payloads of a content now say; see `description`."""

@@ -56,15 +56,24 @@ class Decoded:
 
 
 def start_worker(max_memory_mb: int) -> None:
-    """Runs once in each worker: bounds its memory, leaves Ctrl-C to the parent."""
+    """Runs once in each worker: bounds its memory, leaves Ctrl-C and the terminal to the parent."""
+    import os
     import signal
 
+    from PIL import Image
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Decoders write to stderr from C; the reason travels in the exception instead.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` holds instead, above or below Pillow's
     try:
         import resource
 
+        # Data, not address space: decoders reserve far more addresses than they ever touch.
         limit = max_memory_mb * MEGABYTE
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     except (ImportError, OSError, ValueError):
         pass  # Windows and macOS have no such limit; the other limits still hold.
 
@@ -127,9 +136,7 @@ def _plan_video(path: Path, limits: Limits) -> Decoded:
         max_segments=limits.max_segments,
         max_pixels=limits.max_pixels,
     )
-    return Decoded(
-        kind="video", segments=plan.segments, frames=plan.frames, metadata=plan.metadata
-    )
+    return Decoded(kind="video", segments=plan.segments, frames=plan.frames, metadata=plan.metadata)
 
 
 def _decode_text(path: Path, limits: Limits) -> Decoded:

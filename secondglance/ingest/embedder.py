@@ -112,7 +112,9 @@ class ClipEmbedder:
         parts = []
         with torch.inference_mode():
             for start in range(0, len(pixels), self.batch_size):
-                block = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                block = torch.from_numpy(
+                    np.ascontiguousarray(pixels[start : start + self.batch_size])
+                )
                 batch = block.to(self.device).permute(0, 3, 1, 2).float().div_(255)
                 batch = batch.sub_(self._mean).div_(self._std).to(self._dtype)
                 parts.append(self._model.encode_image(batch).float().cpu())
@@ -140,7 +142,8 @@ class ClipEmbedder:
             MediaError: It cannot be read.
         """
         with open_image(path, max_pixels=max_pixels) as image:
-            return self.embed_pictures([load_rgb(image)])[0]
+            vector: Vector = self.embed_pictures([load_rgb(image)])[0]
+            return vector
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Embeds upright RGB pictures; shape (n, dim)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -62,19 +63,24 @@ def open_image(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise MediaError("not a picture that can be read: unknown or damaged format") from None
     except Image.DecompressionBombError as error:
-        raise MediaError(f"picture too large: {error}") from None
+        size = re.search(r"\d+", str(error))
+        pixels = int(size.group()) if size else 0
+        raise _too_large(f"{pixels} pixels", max_pixels) from None
     except MemoryError:
         raise MediaError("picture needs more memory than a worker may use") from None
     except Exception as error:
         raise MediaError(f"damaged picture: {_one_line(error)}") from None
     with image:
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise MediaError(
-                f"picture of {image.width}x{image.height} is over the limit of {max_pixels} pixels",
-                remedy="raise ingest.max_pixels to read it",
-            )
+        if image.width * image.height > max_pixels:
+            raise _too_large(f"{image.width}x{image.height}", max_pixels)
         yield image
+
+
+def _too_large(size: str, max_pixels: int) -> MediaError:
+    return MediaError(
+        f"picture of {size} is over the limit of {max_pixels} pixels",
+        remedy="raise ingest.max_pixels to read it",
+    )
 
 
 def load_rgb(image: Image.Image, *, draft_size: tuple[int, int] | None = None) -> Image.Image:
@@ -92,7 +98,7 @@ def load_rgb(image: Image.Image, *, draft_size: tuple[int, int] | None = None) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if draft_size is not None:
-                image.draft(None, draft_size)  # type: ignore[arg-type]
+                image.draft(None, draft_size)
             image.load()
             return _to_rgb(_upright(image))
     except MemoryError:
@@ -130,8 +136,7 @@ def _crop_or_pad(
     image: Image.Image, size: tuple[int, int], filter_: Image.Resampling, spec: Preprocessing
 ) -> Pixels:
     """Centres the picture, resized to `size`, in the output; cuts or pads what differs."""
-    left = round((size[0] - spec.width) / 2.0)
-    top = round((size[1] - spec.height) / 2.0)
+    left, top = _centre(size[0], spec.width), _centre(size[1], spec.height)
     if size[0] > 4 * spec.width or size[1] > 4 * spec.height:
         # A strip of 6000x3 would be resized to half a million columns for a crop of 224.
         box = _source_box(image.size, size, left, top, spec)
@@ -142,6 +147,11 @@ def _crop_or_pad(
     canvas = Image.new("RGB", (spec.width, spec.height), (spec.fill,) * 3)
     canvas.paste(resized, (-left, -top))
     return np.asarray(canvas)
+
+
+def _centre(size: int, wanted: int) -> int:
+    """Where the centre part begins; negative for padding, rounded as torchvision rounds each."""
+    return round((size - wanted) / 2.0) if size > wanted else -((wanted - size) // 2)
 
 
 def _source_box(

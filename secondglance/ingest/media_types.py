@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-IMAGE_EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .hif "
-    ".mpo .jp2 .j2k".split()
-)
-VIDEO_EXTENSIONS = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .mts .m2ts .ts .wmv .flv .3gp .3g2 .ogv .vob".split()
-)
+# fmt: off
+IMAGE_EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
+    ".tiff", ".avif", ".avifs", ".heic", ".heif", ".hif", ".mpo", ".jp2", ".j2k",
+))
+VIDEO_EXTENSIONS = frozenset((
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts",
+    ".wmv", ".flv", ".3gp", ".3g2", ".ogv", ".vob",
+))
+# fmt: on
 TEXT_EXTENSIONS = frozenset({".txt", ".md"})
 MANIFEST_EXTENSIONS = frozenset({".csv", ".jsonl"})
 

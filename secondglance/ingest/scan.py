@@ -37,7 +37,7 @@ def check_paths(paths: Sequence[str | Path]) -> list[Path]:
     """
     absolute: list[Path] = []
     for path in paths:
-        full = Path(os.path.abspath(Path(path).expanduser()))
+        full = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - keeps links
         if not full.exists():
             raise InputError(
                 f"there is no file or folder {str(path)!r}",
@@ -60,10 +60,7 @@ def walk(root: Path, *, exclude: Path, scan: Scan) -> Iterator[MediaItem]:
         scan: Collects what went wrong.
     """
     base = root if root.is_dir() else root.parent
-    if root.is_dir():
-        found = list(_files(root, exclude, scan))
-    else:
-        found = [root]
+    found = list(_files(root, exclude, scan)) if root.is_dir() else [root]
     captions = _captions(found, base, scan)
     if not root.is_dir() and media_types.kind_by_extension(root) == "manifest":
         # A manifest named by itself stands for the files that it lists.

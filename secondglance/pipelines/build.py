@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from secondglance.config import RerankSettings, Settings, StoreSettings
 from secondglance.errors import EmbedderMismatchError
@@ -163,12 +163,14 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         return PassthroughReranker()
     from secondglance.rerank.qwen3vl import Qwen3VLReranker
 
-    model_options: dict[str, str] = {}
+    model_options: dict[str, Any] = {}
     if settings.dtype != "auto":
         model_options["dtype"] = settings.dtype
     if settings.attention != "auto":
         model_options["attn_implementation"] = settings.attention
-    instruction = {"default_instruction": settings.instruction} if settings.instruction else {}
+    instruction: dict[str, Any] = (
+        {"default_instruction": settings.instruction} if settings.instruction else {}
+    )
     return Qwen3VLReranker(
         reranker_folder(settings.model),
         max_length=settings.max_length,

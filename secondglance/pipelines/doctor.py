@@ -76,7 +76,7 @@ def preset_models() -> list[PresetModel]:
             found.append(
                 PresetModel(
                     preset=preset,
-                    stage=stage,  # type: ignore[arg-type]
+                    stage=stage,
                     model=f"{model}/{tag}" if tag else model,
                     present=_present(model, tag),
                 )
@@ -144,11 +144,12 @@ def _attention() -> Iterator[Finding]:
 
 def _decoders() -> Iterator[Finding]:
     import decord
-    from PIL import Image, features
+    import PIL
+    from PIL import features
 
     kinds = [kind for kind in ("webp", "avif") if features.check(kind)]
     yield Finding(
-        name="pictures", state="ok", detail=f"Pillow {Image.__version__} with {', '.join(kinds)}"
+        name="pictures", state="ok", detail=f"Pillow {PIL.__version__} with {', '.join(kinds)}"
     )
     if importlib.util.find_spec("pillow_heif") is None:
         yield Finding(
@@ -236,5 +237,3 @@ def _library(folder: Path) -> Iterator[Finding]:
     counts = catalog.counts()
     catalog.close()
     yield Finding(name="library", state="ok", detail=f"{counts['records']} segments in {folder}")
-
-

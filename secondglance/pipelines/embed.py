@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,9 +167,7 @@ class EmbedJob:
             future = pool.submit(decode, item.path, item.kind, spec, limits)
             self._expect(work, None, future)
 
-    def _expect(
-        self, work: _Work, positions: tuple[int, ...] | None, future: Future[Any]
-    ) -> None:
+    def _expect(self, work: _Work, positions: tuple[int, ...] | None, future: Future[Any]) -> None:
         self._in_flight += 1
         future.add_done_callback(lambda done: self._answers.put((work, positions, done)))
 
@@ -187,7 +186,7 @@ class EmbedJob:
                 if row.path != str(item.path)
                 # Only where the folder is there: an unplugged drive has moved nothing.
                 and not os.path.lexists(row.path)
-                and os.path.isdir(row.root)
+                and Path(row.root).is_dir()
             ),
             None,
         )
@@ -347,4 +346,3 @@ class EmbedJob:
     def _report(self) -> None:
         done = self.indexed + self.moved + len(self.failed_paths)
         self._on_progress(done, len(self.failed_paths), self.segments)
-

@@ -95,6 +95,7 @@ class _Run:
 
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
+        self._catalog.start_scan()
         count = 0
         batch: list[Path] = []
         for root in roots:
@@ -113,9 +114,12 @@ class _Run:
 
     def _sort(self, item: MediaItem) -> None:
         row = self._catalog.file(item.path)
-        if row is None or not row.same_file_as(item) or row.state == "unreadable":
-            self._todo.append(item)
-        elif row.state == "failed" and self._retry_failed:
+        if (
+            row is None
+            or not row.same_file_as(item)
+            or row.state == "unreadable"
+            or (row.state == "failed" and self._retry_failed)
+        ):
             self._todo.append(item)
         else:
             if row.caption != item.caption or row.root != str(item.root):
@@ -171,7 +175,9 @@ class _Run:
         return [
             path
             for path in missing
-            if not any(folder == Path(path) or folder in Path(path).parents for folder in unreadable)
+            if not any(
+                folder == Path(path) or folder in Path(path).parents for folder in unreadable
+            )
             # An unseen file that exists is hidden, linked, or listed by a manifest elsewhere.
             and not Path(path).exists()
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 from secondglance.config import Settings, read_preset
@@ -50,7 +50,7 @@ def is_cached(repository: str) -> bool:
         folder = snapshot_download(repository, local_files_only=True)
     except Exception:
         return False
-    return any(name.endswith(".safetensors") for name in os.listdir(folder))
+    return any(Path(folder).glob("*.safetensors"))
 
 
 def _repositories(preset: dict[str, Any]) -> list[str]:

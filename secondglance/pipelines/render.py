@@ -15,10 +15,21 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "json", "csv", "html"]
 
-CSV_FIELDS = (
-    "rank id path kind start_s end_s score recall_score recall_rank lexical_score rerank_score "
-    "error text"
-).split()
+CSV_FIELDS = [
+    "rank",
+    "id",
+    "path",
+    "kind",
+    "start_s",
+    "end_s",
+    "score",
+    "recall_score",
+    "recall_rank",
+    "lexical_score",
+    "rerank_score",
+    "error",
+    "text",
+]
 
 
 def format_of(out: Path | None) -> Format:

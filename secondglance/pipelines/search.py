@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -246,7 +245,7 @@ def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[_Ca
     candidates = []
     for members in together.values():
         best = members[0]
-        described = os.path.join(str(best.payload["root"]), str(best.payload["path"]))
+        described = str(Path(str(best.payload["root"])) / str(best.payload["path"]))
         files = [file.path for file in parts.catalog.files_with(str(best.payload["item"]))]
         if not files:
             continue  # stored by a run that was killed before it finished the file
@@ -296,7 +295,7 @@ def _rerank(
 
 def _document(candidate: _Candidate) -> Content:
     payload = candidate.match.payload
-    path = Path(next((p for p in candidate.paths if os.path.exists(p)), candidate.paths[0]))
+    path = Path(next((p for p in candidate.paths if Path(p).exists()), candidate.paths[0]))
     if payload["kind"] == "image":
         return Content(images=(path,))
     if payload["kind"] == "video":

@@ -28,7 +28,8 @@ class ExactStore(LocalStore):
 
     def __init__(self, folder: Path, *, dim: int) -> None:
         self._rows: Rows = np.empty(0, dtype=np.int64)
-        self._vectors: Matrix = np.empty((0, dim), dtype=np.float32)
+        self._buffer: Matrix = np.empty((0, max(dim, 1)), dtype=np.float32)
+        self._expected = 0
         super().__init__(folder, dim=dim)
 
     @property
@@ -37,7 +38,7 @@ class ExactStore(LocalStore):
         return Capabilities(exact=True, remote=False, concurrent_processes=True, index="exact")
 
     def _nearest(self, query: Vector, limit: int, allowed: Rows | None) -> tuple[Rows, Matrix]:
-        rows, vectors = self._rows, self._vectors
+        rows, vectors = self._rows, self._buffer[: self._rows.size]
         if allowed is not None:
             positions = np.searchsorted(rows, allowed)
             rows, vectors = allowed, vectors[positions]
@@ -51,15 +52,23 @@ class ExactStore(LocalStore):
         return self._rows
 
     def _prepare(self, count: int) -> None:
-        """Nothing to prepare: brute force has one layout."""
+        self._expected = count
 
     def _add(self, rows: Rows, vectors: Matrix) -> None:
+        start, end = self._rows.size, self._rows.size + rows.size
+        if end > len(self._buffer):
+            # Room for all that is coming, and then some, so that few additions copy the rest.
+            room = max(end, self._expected, len(self._buffer) * 5 // 4)
+            grown = np.empty((room, self._dim), dtype=np.float32)
+            grown[:start] = self._buffer[:start]
+            self._buffer = grown
+        self._buffer[start:end] = vectors
         self._rows = np.concatenate([self._rows, rows])
-        self._vectors = np.concatenate([self._vectors, vectors])
 
     def _remove(self, rows: Rows) -> None:
         keep = ~np.isin(self._rows, rows, assume_unique=True)
-        self._rows, self._vectors = self._rows[keep], self._vectors[keep]
+        self._buffer = self._buffer[: self._rows.size][keep]
+        self._rows = self._rows[keep]
 
 
 def within_cut(scores: Matrix, limit: int) -> Rows:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import tempfile
+import time
+import uuid
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from secondglance.errors import InputError, StoreError
 from secondglance.retrieve.exact import within_cut
-from secondglance.retrieve.local import TIE_MARGIN, LocalStore, Matrix, Rows, transaction
+from secondglance.retrieve.local import TIE_MARGIN, LocalStore, Matrix, Rows, state, transaction
 from secondglance.retrieve.store import Capabilities
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _BACK_TO_FLAT = 0.5
 # `flush` saves the index once this much of it is unsaved; `close` always does.
 _UNSAVED_ROWS = 10_000
 _UNSAVED_SHARE = 0.1
+# A temporary file this old is what a kill left.
+_ABANDONED_S = 3600.0
 # HNSW asks for a few more than wanted, so that ties at the cut are seen.
 _SLACK = 16
 
@@ -94,10 +97,13 @@ class FaissStore(LocalStore):
         self._m = hnsw_m
         self._ef_construction = ef_construction
         self._ef_search = ef_search
-        self._reset("flat")
         super().__init__(folder, dim=dim)
-        with self._session() as database:
-            self._restore(database)
+        try:
+            with self._session() as database:
+                self._restore(database)
+        except BaseException:
+            self._disconnect()
+            raise
 
     @property
     def capabilities(self) -> Capabilities:
@@ -114,8 +120,13 @@ class FaissStore(LocalStore):
         """Returns when all is durable; saves the index if much of it is not on disk yet."""
         super().flush()
         with self._session() as database:
-            if self._unsaved > max(_UNSAVED_ROWS, _UNSAVED_SHARE * self._rows.size):
-                self._save(database)
+            bearable = max(_UNSAVED_ROWS, _UNSAVED_SHARE * self._rows.size)
+            behind = state(database)[0] - self._revision
+            if behind + self._unsaved > bearable:
+                with transaction(database):
+                    self._catch_up(database)
+                if self._unsaved > bearable:
+                    self._save(database)
 
     def close(self) -> None:
         """Flushes, saves the index if it has changed, and lets go of files."""
@@ -231,9 +242,7 @@ class FaissStore(LocalStore):
     # ---- saving
 
     def _save(self, database: sqlite3.Connection) -> None:
-        number, name = tempfile.mkstemp(dir=self._folder, prefix="index-", suffix=".tmp")
-        os.close(number)
-        temporary = Path(name)
+        temporary = self._folder / f"index-{uuid.uuid4().hex}.tmp"
         path = temporary.with_suffix(".faiss")
         try:
             faiss.write_index(self._index, str(temporary))
@@ -258,30 +267,38 @@ class FaissStore(LocalStore):
         }
         database.execute("INSERT OR REPLACE INTO meta VALUES ('index', ?)", (json.dumps(stamp),))
         self._unsaved = 0
-        for old in self._folder.glob("index-*.faiss"):
-            if old != path:
+        for old in self._folder.glob("index-*"):
+            # A fresh temporary file may be what another process is writing.
+            if old != path and (old.suffix == ".faiss" or _age_s(old) > _ABANDONED_S):
                 old.unlink(missing_ok=True)
 
     def _restore(self, database: sqlite3.Connection) -> None:
         """Loads the saved index if it is whole and made with these settings."""
         (count,) = database.execute("SELECT count(*) FROM records").fetchone()
         found = database.execute("SELECT value FROM meta WHERE key = 'index'").fetchone()
-        stamp = json.loads(found[0]) if found else {"settings": ["flat"]}
+        stamp: dict[str, Any] = json.loads(found[0]) if found else {"settings": ["flat"]}
         # What was HNSW stays so down to where `auto` would take it back.
         self._layout = stamp["settings"][0]
         self._reset(self._wanted(count))
         if stamp["settings"] != self._settings():
             return
         path = self._folder / str(stamp["file"])
-        # FAISS may crash on a damaged file, so it only reads one whose checksum holds.
-        if not path.is_file() or _checksum(path) != stamp["crc32"]:
+        saved = int(stamp["rows"])
+        try:
+            # FAISS may crash on a damaged file, so it only reads one whose checksum holds.
+            if _checksum(path) != stamp["crc32"]:
+                return
+            index = faiss.read_index(str(path))
+            with path.open("rb") as file:
+                file.seek(-9 * saved, os.SEEK_END)
+                rows = np.frombuffer(file.read(8 * saved), dtype="<i8").astype(np.int64)
+                dead = np.frombuffer(file.read(saved), dtype=np.bool_).copy()
+        except (OSError, RuntimeError):
+            # Deleted, or written by a release of FAISS that this one cannot read.
             return
-        count = int(stamp["rows"])
-        self._index = faiss.read_index(str(path))
-        with path.open("rb") as file:
-            file.seek(-9 * count, os.SEEK_END)
-            self._rows = np.frombuffer(file.read(8 * count), dtype="<i8").astype(np.int64)
-            self._dead = np.frombuffer(file.read(count), dtype=np.bool_).copy()
+        if index.ntotal != saved or index.d != self._dim:
+            return
+        self._index, self._rows, self._dead = index, rows, dead
         # Unlike any state of the database, so that the first use compares and catches up.
         self._revision = self._removals = -1
 
@@ -290,6 +307,13 @@ class FaissStore(LocalStore):
         if self._layout == "flat":
             return ["flat", self._dim]
         return ["hnsw", self._dim, self._m, self._ef_construction]
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync(path: Path) -> None:

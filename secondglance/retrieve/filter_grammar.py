@@ -236,18 +236,19 @@ def _syntax_error(text: str, error: UnexpectedInput) -> InputError:
     expected: set[str] = set()
     found = "the end"
     position = len(text)
+    remedy = None
     if isinstance(error, UnexpectedCharacters):
         position = cast("int", error.pos_in_stream)
         expected = set(error.allowed or ())
         found = repr(text[position])
+        remedy = _SLIPS.get(text[position])
+        if text[position] in {'"', "'"} and "STRING" in expected:
+            remedy = "close the quote"
     elif isinstance(error, UnexpectedToken):
         expected = set(error.accepts or error.expected)
         if error.token.type != "$END":
             position = cast("int", error.pos_in_stream)
             found = repr(str(error.token))
-    remedy = _SLIPS.get(text[position : position + 1])
-    if remedy is None and text[position : position + 1] in {'"', "'"} and "STRING" in expected:
-        remedy = "close the quote"
     if remedy is None:
         words = sorted(_WORDS.get(name, name) for name in expected)
         remedy = f"expected {', '.join(words)}"

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient
-from pymilvus.exceptions import MilvusException
 
-from secondglance.errors import DimensionError, InputError, StoreError
+from secondglance.errors import DimensionError, InputError, SecondGlanceError, StoreError
 from secondglance.retrieve import milvus_lite
 from secondglance.retrieve.filter_compilers import milvus_list, to_milvus
 from secondglance.retrieve.filters import FIELDS, Filter, comparable
@@ -294,12 +292,16 @@ class MilvusStore:
                 raise StoreError("the store is closed", remedy="open it again")
             try:
                 yield
-            except (MilvusException, grpc.RpcError, ValueError, OSError) as error:
+            except SecondGlanceError:
+                raise
+            except Exception as error:
+                # The client lets exceptions of its own, of gRPC and of protobuf through.
                 raise self._store_error(error) from error
 
     def _store_error(self, error: Exception) -> StoreError:
         text = str(getattr(error, "message", "") or error).strip()
-        lower = text.lower()
+        # While connecting, the client hides the reason in the cause.
+        lower = f"{text} {error.__cause__}".lower()
         if "unauthenticated" in lower or "auth check" in lower or "permission" in lower:
             return StoreError(
                 f"Milvus at {self._label} refuses the token", remedy="check user, password or key"

@@ -1,0 +1,5 @@
+"""`python -m secondglance`."""
+
+from secondglance.cli import main
+
+main()

@@ -1,0 +1,409 @@
+"""The second pass: Qwen3-VL-Reranker reads query and candidate together.
+
+The recipe is that of `qwen3_vl_reranker.py` (QwenLM/Qwen3-VL-Embedding, Apache-2.0): one prompt
+for a pair, and the probability that the next token is "yes" rather than "no".
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secondglance.errors import MediaError, ModelError, RerankError
+from secondglance.rerank import checkpoint, official, prompt
+from secondglance.rerank.limits import (
+    FPS,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    MIN_PIXELS,
+    TOTAL_PIXELS,
+    Limits,
+)
+from secondglance.rerank.preprocess import Side, prepare
+from secondglance.types import Content, PairScore
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+BATCH_TOKENS = {"cuda": 32_768}
+BATCH_TOKENS_ELSEWHERE = 8_192
+READERS = 4
+"""Threads that read media side by side."""
+WINDOW_BYTES = 512 << 20
+"""Pixels held in memory before they are scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """A prompt with its pixels, and where its answer goes."""
+
+    place: int
+    encoded: prompt.Encoded
+    images: tuple[torch.Tensor, ...]
+    videos: tuple[torch.Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.encoded.ids)
+
+
+class Qwen3VLReranker:
+    """Any Qwen3-VL-Reranker checkpoint as a `Reranker`, and a drop-in for the official script.
+
+    Args:
+        model_name_or_path: Hub id, or local folder.
+        max_length: Tokens of a pair, besides the five that end it; longer text is cut.
+        min_pixels: Pixels of an image, at least.
+        max_pixels: Pixels of an image, at most.
+        total_pixels: Pixels of a video, at most; two frames share tokens and count once.
+        fps: Frames a second taken from a video file.
+        max_frames: Frames of a video, at most.
+        default_instruction: What the candidate is judged by where a call does not say.
+        device: None takes CUDA, then MPS, then the CPU.
+        revision: Hub revision to pin.
+        batch_tokens: Tokens of a batch, padding included; None takes 32,768 on CUDA, 8,192
+            elsewhere. Halved for a batch that does not fit in the device's memory.
+        local_files_only: Never ask the hub.
+        cache_dir: Folder of the hub cache.
+        token: Hub token.
+        **kwargs: Further arguments of transformers' `from_pretrained`: `dtype` (or
+            `torch_dtype`; bfloat16 on CUDA, else float32), `attn_implementation`, `device_map`.
+
+    Raises:
+        ModelError: The checkpoint is missing, incomplete, of the wrong kind, or would need
+            remote code or pickled weights.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | Path,
+        max_length: int = prompt.MAX_LENGTH,
+        min_pixels: int = MIN_PIXELS,
+        max_pixels: int = MAX_PIXELS,
+        total_pixels: int = TOTAL_PIXELS,
+        fps: float = FPS,
+        max_frames: int = MAX_FRAMES,
+        default_instruction: str = prompt.DEFAULT_INSTRUCTION,
+        *,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        batch_tokens: int | None = None,
+        local_files_only: bool = False,
+        cache_dir: str | None = None,
+        token: str | bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _reject_unsafe(kwargs)
+        self._name = str(model_name_or_path)
+        folder = checkpoint.find(
+            self._name,
+            revision=revision,
+            local_files_only=local_files_only,
+            cache_dir=cache_dir,
+            token=token,
+        )
+        import torch
+
+        self.max_length = max_length
+        self.min_pixels = min_pixels
+        self.max_pixels = max_pixels
+        self.total_pixels = total_pixels
+        self.fps = fps
+        self.max_frames = max_frames
+        self.default_instruction = default_instruction
+        chosen = torch.device(_auto_device() if device in (None, "auto") else device)
+        default = torch.bfloat16 if chosen.type == "cuda" else torch.float32
+        dtype = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or default
+        loaded = checkpoint.load(folder, device=chosen, options={"dtype": dtype, **kwargs})
+        self.model = loaded.model
+        self.processor = loaded.processor
+        # None would make transformers warn; frames are resized before they get there.
+        self.processor.video_processor.cap_pixels_per_frame = False
+        self.device = loaded.head.device
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(
+            self.device.type, BATCH_TOKENS_ELSEWHERE
+        )
+        self._head = loaded.head
+        self._special_ids = loaded.special_ids
+        self._pad_id = loaded.pad_id
+        self._tokenizer = self.processor.tokenizer.backend_tokenizer
+        self._tokenizer.encode_special_tokens = True  # plain text holds no control tokens
+        self._model_lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The hub id or folder that was asked for."""
+        return self._name
+
+    def score(
+        self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
+    ) -> list[PairScore]:
+        """Scores every document against the query, in the order given.
+
+        `score` is sigmoid(`log_odds`). A document that cannot be read, or does not fit, has an
+        `error` instead.
+
+        Args:
+            query: What is looked for.
+            documents: The candidates.
+            instruction: Replaces the default instruction.
+
+        Raises:
+            MediaError: The query cannot be read.
+            RerankError: The model failed.
+        """
+        return self._score(query, documents, instruction, self._limits())
+
+    def log_odds(
+        self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
+    ) -> list[float]:
+        """logit_yes - logit_no of every document; NaN where there is none. Raises as `score`."""
+        scores = self.score(query, documents, instruction=instruction)
+        return [math.nan if pair.log_odds is None else pair.log_odds for pair in scores]
+
+    def process(self, inputs: Mapping[str, Any]) -> list[float]:
+        """The official script's call.
+
+        Args:
+            inputs: `{"instruction", "query", "documents", "fps", "max_frames"}`. The query and
+                each document are `{"text", "image", "video"}`: a text or a list, an image (path,
+                URL, PIL picture) or a list, a video (path, URL, list of frames) or a list. The
+                query's text may be a tuple (instruction, text).
+
+        Returns:
+            One probability a document, in order; empty without a query or documents. NaN, with a
+            warning, for a document that cannot be read.
+
+        Raises:
+            MediaError: The query cannot be read.
+            InputError: A value of a type that the format does not know.
+            RerankError: The model failed.
+        """
+        query, documents = inputs.get("query"), inputs.get("documents")
+        if not query or not documents:
+            return []
+        limits = self._limits(fps=inputs.get("fps"), max_frames=inputs.get("max_frames"))
+        query, instruction = official.split_instruction(query)
+        with tempfile.TemporaryDirectory(prefix="secondglance-") as folder:
+            downloads = Path(folder)
+            content = official.parse_content(query, downloads)
+            parsed = official.parse_documents(documents, downloads)
+            readable = [part for part in parsed if isinstance(part, Content)]
+            scores = iter(
+                self._score(content, readable, instruction or inputs.get("instruction"), limits)
+            )
+        results = []
+        for number, part in enumerate(parsed):
+            pair = next(scores) if isinstance(part, Content) else _failed(part)
+            if pair.score is None:
+                warnings.warn(f"document {number} was not scored: {pair.error}", stacklevel=2)
+            results.append(math.nan if pair.score is None else pair.score)
+        return results
+
+    def encode(
+        self, query: Content, document: Content, *, instruction: str | None = None
+    ) -> prompt.Encoded:
+        """Token ids and positions of one pair, as the model gets them.
+
+        Raises:
+            MediaError: A side cannot be read, or the pair does not fit.
+        """
+        limits = self._limits()
+        return self._encode(
+            self._query_pieces(prepare(query, limits), instruction), prepare(document, limits)
+        )
+
+    def _limits(self, fps: float | None = None, max_frames: int | None = None) -> Limits:
+        return Limits(
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            total_pixels=self.total_pixels,
+            fps=fps or self.fps,
+            max_frames=max_frames or self.max_frames,
+            max_listed_frames=self.max_frames,
+        )
+
+    def _query_pieces(self, query: Side, instruction: str | None) -> list[prompt.Piece]:
+        return prompt.query_pieces(query.pieces, instruction or self.default_instruction)
+
+    def _encode(self, query: Sequence[prompt.Piece], document: Side) -> prompt.Encoded:
+        return prompt.encode(
+            query,
+            prompt.document_pieces(document.pieces),
+            tokenize=lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids,
+            special_ids=self._special_ids,
+            max_length=self.max_length,
+        )
+
+    def _score(
+        self,
+        query: Content,
+        documents: Sequence[Content],
+        instruction: str | None,
+        limits: Limits,
+    ) -> list[PairScore]:
+        if not documents:
+            return []
+        try:
+            query_side = prepare(query, limits)
+        except MediaError as error:
+            raise MediaError(f"the query: {error.problem}", remedy=error.remedy) from error
+        pieces = self._query_pieces(query_side, instruction)
+
+        def pair(place: int) -> _Pair | MediaError:
+            try:
+                side = prepare(documents[place], limits)
+                return _Pair(
+                    place=place,
+                    encoded=self._encode(pieces, side),
+                    images=query_side.images + side.images,
+                    videos=query_side.videos + side.videos,
+                )
+            except MediaError as error:
+                return error
+
+        results: list[PairScore | None] = [None] * len(documents)
+        for window in _windows(pair, len(documents)):
+            pairs = []
+            for place, made in window:
+                if isinstance(made, _Pair):
+                    pairs.append(made)
+                else:
+                    results[place] = _failed(made)
+            for batch in _batches(pairs, self.batch_tokens):
+                for made, answer in zip(batch, self._answers(batch), strict=True):
+                    results[made.place] = answer
+        return [result for result in results if result is not None]
+
+    def _answers(self, batch: Sequence[_Pair]) -> list[PairScore]:
+        """Scores a batch; one that does not fit in memory goes in halves."""
+        import torch
+
+        try:
+            with self._model_lock:
+                return [_answer(value) for value in self._forward(batch)]
+        except torch.OutOfMemoryError:
+            pass  # handled below, where the failed batch's tensors are no longer referenced
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RerankError(f"{self.name} failed: {type(error).__name__}: {reason}") from error
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            problem = f"{len(batch[0])} tokens do not fit in the memory of {self.device}"
+            remedy = "lower max_pixels or total_pixels, or take a smaller model"
+            return [_failed(MediaError(problem, remedy=remedy))]
+        half = len(batch) // 2
+        logger.info("a batch of %d pairs does not fit in memory; halving it", len(batch))
+        return [*self._answers(batch[:half]), *self._answers(batch[half:])]
+
+    def _forward(self, batch: Sequence[_Pair]) -> list[float]:
+        """Log-odds of a batch."""
+        import torch
+
+        # Padding goes to the right. The model looks back only, so no token ever sees it, and
+        # attention needs no mask: the fast causal kernels apply.
+        lengths = torch.tensor([len(pair) for pair in batch])
+        ids = torch.full((len(batch), int(lengths.max())), self._pad_id)
+        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
+        for row, pair in enumerate(batch):
+            ids[row, : len(pair)] = torch.from_numpy(pair.encoded.ids)
+            positions[:, row, : len(pair)] = torch.from_numpy(pair.encoded.positions)
+        with torch.inference_mode():
+            inputs = {"input_ids": ids, "position_ids": positions, **self._pixels(batch)}
+            inputs = {name: value.to(self.device) for name, value in inputs.items()}
+            hidden = self.model(**inputs, use_cache=False).last_hidden_state
+            last = hidden[torch.arange(len(batch)), (lengths - 1).to(hidden.device)]
+            values: list[float] = (last.float() @ self._head).tolist()
+        return values
+
+    def _pixels(self, batch: Sequence[_Pair]) -> dict[str, torch.Tensor]:
+        """Normalised patches of every image and video of a batch, in order of appearance."""
+        images = [image for pair in batch for image in pair.images]
+        videos = [video for pair in batch for video in pair.videos]
+        inputs: dict[str, torch.Tensor] = {}
+        if images:
+            inputs |= self.processor.image_processor(
+                images=images, do_resize=False, return_tensors="pt"
+            )
+        if videos:
+            made = self.processor.video_processor(
+                videos=videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
+            )
+            inputs |= {name: made[name] for name in ("pixel_values_videos", "video_grid_thw")}
+        return inputs
+
+
+def _reject_unsafe(kwargs: dict[str, Any]) -> None:
+    if kwargs.pop("trust_remote_code", False):
+        raise ModelError(
+            "trust_remote_code=True: code from checkpoints is never run",
+            remedy="leave the argument out; Qwen3-VL is part of transformers",
+        )
+    if not kwargs.pop("use_safetensors", True):
+        raise ModelError(
+            "use_safetensors=False: pickled weights are never loaded",
+            remedy="leave the argument out, and convert the checkpoint to safetensors",
+        )
+
+
+def _auto_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _windows(
+    make: Callable[[int], _Pair | MediaError], count: int
+) -> Iterator[list[tuple[int, _Pair | MediaError]]]:
+    """Prepares pairs side by side, in stretches whose pixels fit in `WINDOW_BYTES` or so."""
+    window: list[tuple[int, _Pair | MediaError]] = []
+    held = 0
+    step = 2 * READERS
+    with ThreadPoolExecutor(READERS, thread_name_prefix="rerank-reader") as readers:
+        for start in range(0, count, step):
+            places = range(start, min(start + step, count))
+            for place, made in zip(places, readers.map(make, places), strict=True):
+                window.append((place, made))
+                if isinstance(made, _Pair):
+                    held += sum(pixels.numel() for pixels in (*made.images, *made.videos))
+            if held >= WINDOW_BYTES:
+                yield window
+                window, held = [], 0
+    if window:
+        yield window
+
+
+def _batches(pairs: Sequence[_Pair], batch_tokens: int) -> Iterator[list[_Pair]]:
+    """Groups pairs of like length, longest first, within the budget of padded tokens."""
+    batch: list[_Pair] = []
+    for pair in sorted(pairs, key=len, reverse=True):
+        if batch and len(batch[0]) * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(pair)
+    if batch:
+        yield batch
+
+
+def _answer(log_odds: float) -> PairScore:
+    if not math.isfinite(log_odds):
+        return PairScore(score=None, error=f"the model answered {log_odds}")
+    # exp of a non-positive number only: the other form overflows.
+    small = math.exp(-abs(log_odds))
+    score = 1 / (1 + small) if log_odds >= 0 else small / (1 + small)
+    return PairScore(score=score, log_odds=log_odds)
+
+
+def _failed(error: MediaError) -> PairScore:
+    return PairScore(score=None, error=str(error))

@@ -1,0 +1,172 @@
+"""Filters and odd strings in every store; `Filter.matches` is the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secondglance.retrieve.filters import (
+    FIELDS,
+    And,
+    Filter,
+    Not,
+    Operator,
+    Or,
+    compare,
+    is_in,
+    like,
+    parse_filter,
+)
+from secondglance.retrieve.store import Store
+from secondglance.types import Record
+from tests.contract.stores import ODD_STRINGS, assert_same, expected, records, unit_vectors
+
+OPERATORS: tuple[Operator, ...] = ("==", "!=", "<", "<=", ">", ">=")
+EXPRESSIONS = [
+    'kind == "video"',
+    'kind != "video"',
+    'kind in ("video", "text")',
+    'kind not in ["video"]',
+    'not kind == "video"',
+    'path like "folder1/%"',
+    'path like "%.jpg"',
+    'path like "%img_1_.jpg"',
+    'path like "%img\\_1%"',
+    'path not like "folder1/%"',
+    'path like "FOLDER1/%"',
+    'path like "%1%2%"',
+    'path like "%"',
+    'path like "folder_/img_5.jpg"',
+    'path < "folder2" and path >= "folder1"',
+    "taken >= 2023-11-20 and taken < 2023-12-25T12:00",
+    "taken == 1700086400.5",
+    "taken != 1700086400.5",
+    "not taken > 2023-12-01",
+    "not (not taken > 2023-12-01)",
+    "size > 1000",
+    "size <= 1.25e3",
+    "size in (1, 8, 27, 64.0)",
+    "not (size in (1, 8, 27))",
+    "size not in (1, 8, 27)",
+    "size > -5 and not size == 8",
+    "width == 0 or width == 300",
+    "start_s >= 3 and end_s < 20.5",
+    "duration_s > 0",
+    "duration_s != 0",
+    "not duration_s != 0",
+    'text == ""',
+    'text != ""',
+    'name like "IMG%" and not (kind == "image" or taken > 2024-01-01)',
+    '(kind == "image" and size > 100) or (kind == "video" and not width > 900)',
+    'root == "x" or modified > 2000-01-01',
+]
+
+
+def test_filters_agree_with_matches(store: Store) -> None:
+    written = records(120)
+    store.upsert(written)
+    query = unit_vectors(1, seed=5)[0]
+    for text in EXPRESSIONS:
+        filter = parse_filter(text)
+        keeps = sum(filter.matches(r.payload) for r in written)
+        assert store.count(filter=filter) == keeps, text
+        assert_same(
+            store.search(query, limit=200, filter=filter), expected(written, query, 200, filter)
+        )
+        assert_same(
+            store.search(query, limit=3, filter=filter), expected(written, query, 3, filter)
+        )
+
+
+def random_filter(random: np.random.Generator, depth: int = 0) -> Filter:
+    """Any tree of conditions whose values occur in `payload_of`."""
+    parts = tuple(random_filter(random, depth + 1) for _ in range(2)) if depth < 4 else ()
+    choice = random.integers(6 if parts else 3)
+    if choice == 3:
+        return Not(parts[0])
+    if choice > 3:
+        return And(parts) if choice == 4 else Or(parts)
+    field = str(random.choice(list(FIELDS)))
+    found = [r.payload[field] for r in records(60) if field in r.payload]
+    value = found[random.integers(len(found))] if found else 1.0
+    if FIELDS[field] == "string" and not found:
+        value = "x"
+    if choice == 0:
+        return compare(field, OPERATORS[random.integers(6)], value)
+    if choice == 1 or FIELDS[field] != "string":
+        return is_in(field, [value, *found[:2]], negated=bool(random.integers(2)))
+    pattern = str(value).replace("\\", "\\\\")[: random.integers(1, 9)].rstrip("\\") + "%"
+    return like(field, pattern, negated=bool(random.integers(2)))
+
+
+def test_random_filters_agree_with_matches(store: Store) -> None:
+    written = records(60)
+    store.upsert(written)
+    random = np.random.default_rng(0)
+    query = unit_vectors(1, seed=5)[0]
+    for _ in range(80):
+        condition = random_filter(random)
+        keeps = [r.id for r in written if condition.matches(r.payload)]
+        found = store.search(query, limit=100, filter=condition)
+        assert sorted(m.id for m in found) == keeps, condition
+
+
+def test_missing_keys_are_false_on_both_sides(store: Store) -> None:
+    store.upsert([Record(id="bare", vector=unit_vectors(1)[0], payload={})])
+    value: str | float
+    for field, kind in FIELDS.items():
+        value = ("image" if field == "kind" else "") if kind == "string" else 0.0
+        for op in OPERATORS:
+            leaf = compare(field, op, value)
+            assert store.count(filter=leaf) == 0, (field, op)
+        assert store.count(filter=is_in(field, [value])) == 0
+        assert store.count(filter=is_in(field, [value], negated=True)) == 0
+        if kind == "string":
+            assert store.count(filter=like(field, "%")) == 0
+            assert store.count(filter=like(field, "x", negated=True)) == 0
+    assert store.count(filter=parse_filter('not path == "a"')) == 1
+    assert store.get(["bare"])[0].payload == {}
+
+
+def test_odd_strings_are_values_and_nothing_else(store: Store) -> None:
+    vectors = unit_vectors(len(ODD_STRINGS))
+    written = [
+        Record(id=f"o{i:02d}", vector=vectors[i], payload={"path": odd, "text": odd, odd: odd})
+        for i, odd in enumerate(ODD_STRINGS)
+    ]
+    store.upsert(written)
+    assert [r.payload for r in store.get([r.id for r in written])] == [r.payload for r in written]
+    for odd in ODD_STRINGS:
+        escaped = odd.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        filters = [
+            compare("path", "==", odd),
+            compare("path", "!=", odd),
+            compare("text", "<", odd),
+            is_in("path", [odd, "other"]),
+            is_in("path", [odd, "other"], negated=True),
+            *(
+                like("path", pattern, negated=negated)
+                for pattern in (
+                    escaped,
+                    f"{escaped}%",
+                    f"%{escaped}",
+                    f"%{escaped}%",
+                    f"%{escaped}%{escaped}",
+                    f"{escaped}_%",
+                )
+                for negated in (False, True)
+            ),
+        ]
+        for filter in filters:
+            keeps = [r.id for r in written if filter.matches(r.payload)]
+            found = store.search(vectors[0], limit=100, filter=filter)
+            assert sorted(m.id for m in found) == keeps, filter
+
+
+def test_odd_ids(store: Store) -> None:
+    names = [s for s in ODD_STRINGS if s and "\x00" not in s and "\udcff" not in s]
+    vectors = unit_vectors(len(names))
+    store.upsert([Record(id=n, vector=v, payload={}) for n, v in zip(names, vectors, strict=True)])
+    assert [r.id for r in store.get(names)] == names
+    store.delete(names[::2])
+    assert [r.id for r in store.get(names)] == names[1::2]
+    assert store.count() == len(names[1::2])

@@ -1,0 +1,55 @@
+"""Libraries that tests open, and what must hold of each at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secondglance.library import Library
+
+
+class Open:
+    """Opens libraries with untrained checkpoints in a temporary folder; closes them all."""
+
+    def __init__(self, base: Path, clip: Path, reranker: Path) -> None:
+        self._base = base
+        self.folder = base / "library"
+        self.settings: dict[str, Any] = {
+            "recall": {"model": str(clip)},
+            "rerank": {"model": str(reranker)},
+        }
+        self._opened: list[Library] = []
+
+    def __call__(self, name: str = "library", *, store: str = "exact", **sections: Any) -> Library:
+        self.folder = self._base / name
+        settings = {**self.settings, "store": {"backend": store}, **sections}
+        library = Library.open(self.folder, preset="starter", settings=settings)
+        self._opened.append(library)
+        return library
+
+    def close(self) -> None:
+        for library in self._opened:
+            library.close()
+        self._opened.clear()
+
+
+def stored_ids(library: Library) -> set[str]:
+    """The ids that the store really holds, out of all that the catalog knows."""
+    catalog = library._parts.catalog
+    rows = catalog._db.execute("SELECT id FROM records").fetchall()
+    records = library._parts.store().get([row[0] for row in rows])
+    return {record.id for record in records}
+
+
+def verify(library: Library) -> None:
+    """Catalog and store agree: every record of every file is there, once, and nothing else."""
+    catalog, store = library._parts.catalog, library._parts.store()
+    ids = [row[0] for row in catalog._db.execute("SELECT id FROM records").fetchall()]
+    assert len(ids) == len(set(ids))
+    assert stored_ids(library) == set(ids)
+    assert store.count() == len(ids)
+    assert catalog.orphans() == []
+    for record in store.get(ids):
+        path = Path(str(record.payload["root"])) / str(record.payload["path"])
+        holders = [file.path for file in catalog.files_with(str(record.payload["item"]))]
+        assert str(path) in holders

@@ -1,0 +1,61 @@
+"""Imports point one way: types, errors, config <- stages <- pipelines <- library <- cli."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "secondglance"
+BASE = {"types", "errors", "config"}
+STAGES = {"ingest", "retrieve", "rerank"}
+ALLOWED = {
+    **{name: BASE for name in BASE},
+    **{stage: BASE | {stage} for stage in STAGES},
+    "models": BASE | {"models"},
+    "pipelines": BASE | STAGES | {"models", "pipelines"},
+    "library": BASE | STAGES | {"pipelines"},
+    "cli": BASE | {"pipelines", "library", "cli"},
+    "server": BASE | {"pipelines", "library", "server"},
+}
+MODULES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"
+)
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_layers(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "secondglance" and len(parts) > 1:
+                found.add(parts[1])
+    return found - {"__version__", "Library", "Query"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    forbidden = imported_layers(path) - ALLOWED[layer(path)]
+    assert not forbidden, f"{path} may not import {sorted(forbidden)}"
+
+
+def test_every_layer_is_looked_at() -> None:
+    assert {layer(path) for path in MODULES} >= BASE | STAGES | {"pipelines", "library", "cli"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_no_file_outgrows_a_reader(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 420
