@@ -41,7 +41,12 @@ def write_pictures(folder: Path, count: int, *, first: int = 0) -> list[Path]:
 
 
 def write_clip(
-    path: Path, scenes: Sequence[int], *, scene_s: float = 5.0, fps: int = 10, codec: str = "libx264"
+    path: Path,
+    scenes: Sequence[int],
+    *,
+    scene_s: float = 5.0,
+    fps: int = 10,
+    codec: str = "libx264",
 ) -> Path:
     """A video that shows the picture of each seed for `scene_s` seconds."""
     import av

@@ -89,7 +89,8 @@ def plan_video(path: Path, *, segment_s: float, max_segments: int, max_pixels: i
     count = int(min(max(1, round(duration_s / segment_s)), max_segments))
     edges = np.linspace(0.0, duration_s, count + 1)
     middles = (edges[:-1] + edges[1:]) / 2
-    nearest = np.clip(np.searchsorted(times, middles, side="right") - 1, 0, len(times) - 1)
+    # The frame on screen; decord rounds times to float32.
+    nearest = np.clip(np.searchsorted(times, middles + 1e-3, side="right") - 1, 0, len(times) - 1)
     segments: list[Segment] = []
     frames: list[int] = []
     for start, end, frame in zip(edges[:-1], edges[1:], nearest, strict=True):

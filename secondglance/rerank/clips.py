@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     Indices = npt.NDArray[np.int64]
 
 
+CLOCK_S = 1e-3
+"""What times may be off by: decord rounds them to float32, segments to milliseconds."""
+
+
 def load_clip(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, tuple[float, ...]]:
     """Reads and resizes a clip.
 
@@ -83,16 +87,18 @@ def sample(
         raise MediaError(
             f"the clip begins at {start:g} s, the video ends at {times_s[-1] + spacing_s:g} s"
         )
-    first = int(np.searchsorted(times_s, start, side="left"))
-    stop = len(times_s) if end_s is None else int(np.searchsorted(times_s, end_s, side="left"))
+    first = int(np.searchsorted(times_s, start - CLOCK_S, side="left"))
+    stop = len(times_s)
+    if end_s is not None:
+        stop = int(np.searchsorted(times_s, end_s - CLOCK_S, side="left"))
     count = stop - first
     if count < 1:  # between two frames: the one on screen
-        return np.array([max(int(np.searchsorted(times_s, start, side="right")) - 1, 0)])
+        return np.array([max(int(np.searchsorted(times_s, start + CLOCK_S, side="right")) - 1, 0)])
     if count == 1 or max_frames < 2:
         return np.array([first + (count - 1) // 2])
     duration_s = float(times_s[stop - 1] - times_s[first]) + spacing_s
     wanted = min(max(duration_s * fps, MIN_FRAMES), max_frames // 2 * 2, count)
-    targets = np.linspace(times_s[first], times_s[stop - 1], int(wanted) // 2 * 2)
+    targets = np.linspace(times_s[first], times_s[stop - 1], int(wanted + CLOCK_S) // 2 * 2)
     after = np.clip(np.searchsorted(times_s, targets), first, stop - 1)
     before = np.clip(after - 1, first, stop - 1)
     nearer = np.abs(times_s[after] - targets) <= np.abs(targets - times_s[before])
@@ -109,7 +115,7 @@ def _from_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
     chosen = np.arange(count)
     if count > limits.max_listed_frames:
         chosen = np.linspace(0, count - 1, limits.max_listed_frames, dtype=int)
-    pictures = [open_picture(clip.frames[index]) for index in chosen]
+    pictures = [open_picture(clip.frames[int(index)]) for index in chosen]
     request: dict[str, Any] = {"video": pictures, "total_pixels": limits.total_pixels}
     fewest, _ = limits.frame_pixels(len(pictures) + len(pictures) % 2)
     if fewest < FRAME_MIN_PIXELS:
@@ -187,7 +193,11 @@ def _read(reader: Any, index: int) -> npt.NDArray[np.uint8]:
         frame: npt.NDArray[np.uint8] = reader[index].asnumpy()
     except Exception:
         raise MediaError(f"damaged video: frame {index} cannot be decoded") from None
-    if frame.shape[0] * frame.shape[1] > MAX_SOURCE_PIXELS:
+    height, width, channels = frame.shape
+    if channels > 3:
+        # decord2 takes the padding at the end of narrow rows for a fourth channel.
+        frame = frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+    if height * width > MAX_SOURCE_PIXELS:
         raise MediaError(f"frames are over the limit of {MAX_SOURCE_PIXELS} pixels")
     return frame
 

@@ -54,5 +54,5 @@ class Limits:
         """
         most = min(FRAME_MAX_PIXELS, self.total_pixels / frames * 2)
         if most < int(FRAME_MIN_PIXELS * 1.05):
-            return int(most / 1.05), most
+            return TOKEN_PIXELS, most
         return FRAME_MIN_PIXELS, most

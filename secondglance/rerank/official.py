@@ -5,6 +5,7 @@ Source of the format: `qwen3_vl_reranker.py` of QwenLM/Qwen3-VL-Embedding (Apach
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,6 +122,8 @@ def _download(url: str, folder: Path) -> Path:
                 file.write(block)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise MediaError(f"{url}: cannot be fetched: {reason}") from None
     return target
 

@@ -52,7 +52,26 @@ def open_picture(source: Path | Image.Image) -> Image.Image:
     Raises:
         MediaError: It is missing, no picture, damaged, or over 178,956,970 pixels.
     """
-    picture = source if isinstance(source, Image.Image) else _open(source)
+    if isinstance(source, Image.Image):
+        return _upright(source, source)
+    # Leaving the block closes the file and keeps the pixels.
+    with _open(source) as picture:
+        return _upright(picture, source)
+
+
+def describe(source: Path | Image.Image) -> str:
+    """A picture's name in messages."""
+    if isinstance(source, Image.Image):
+        return f"picture of {source.width}x{source.height}"
+    return str(source)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _upright(picture: Image.Image, source: Path | Image.Image) -> Image.Image:
     if picture.width * picture.height > MAX_SOURCE_PIXELS:
         raise MediaError(
             f"{describe(source)}: {picture.width}x{picture.height} is over the limit of "
@@ -70,18 +89,6 @@ def open_picture(source: Path | Image.Image) -> Image.Image:
             return ImageOps.exif_transpose(picture)
     except Exception:  # damaged EXIF: the picture as stored
         return picture
-
-
-def describe(source: Path | Image.Image) -> str:
-    """A picture's name in messages."""
-    if isinstance(source, Image.Image):
-        return f"picture of {source.width}x{source.height}"
-    return str(source)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _open(path: Path) -> Image.Image:

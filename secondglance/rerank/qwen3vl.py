@@ -11,14 +11,13 @@ import math
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secondglance.errors import MediaError, ModelError, RerankError
 from secondglance.rerank import checkpoint, official, prompt
+from secondglance.rerank.batching import Pair, batches, windows
 from secondglance.rerank.limits import (
     FPS,
     MAX_FRAMES,
@@ -37,23 +36,6 @@ logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cuda": 32_768}
 BATCH_TOKENS_ELSEWHERE = 8_192
-READERS = 4
-"""Threads that read media side by side."""
-WINDOW_BYTES = 512 << 20
-"""Pixels held in memory before they are scored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pair:
-    """A prompt with its pixels, and where its answer goes."""
-
-    place: int
-    encoded: prompt.Encoded
-    images: tuple[torch.Tensor, ...]
-    videos: tuple[torch.Tensor, ...]
-
-    def __len__(self) -> int:
-        return len(self.encoded.ids)
 
 
 class Qwen3VLReranker:
@@ -259,10 +241,10 @@ class Qwen3VLReranker:
             raise MediaError(f"the query: {error.problem}", remedy=error.remedy) from error
         pieces = self._query_pieces(query_side, instruction)
 
-        def pair(place: int) -> _Pair | MediaError:
+        def pair(place: int) -> Pair | MediaError:
             try:
                 side = prepare(documents[place], limits)
-                return _Pair(
+                return Pair(
                     place=place,
                     encoded=self._encode(pieces, side),
                     images=query_side.images + side.images,
@@ -272,19 +254,19 @@ class Qwen3VLReranker:
                 return error
 
         results: list[PairScore | None] = [None] * len(documents)
-        for window in _windows(pair, len(documents)):
+        for window in windows(pair, len(documents)):
             pairs = []
             for place, made in window:
-                if isinstance(made, _Pair):
+                if isinstance(made, Pair):
                     pairs.append(made)
                 else:
                     results[place] = _failed(made)
-            for batch in _batches(pairs, self.batch_tokens):
+            for batch in batches(pairs, self.batch_tokens):
                 for made, answer in zip(batch, self._answers(batch), strict=True):
                     results[made.place] = answer
         return [result for result in results if result is not None]
 
-    def _answers(self, batch: Sequence[_Pair]) -> list[PairScore]:
+    def _answers(self, batch: Sequence[Pair]) -> list[PairScore]:
         """Scores a batch; one that does not fit in memory goes in halves."""
         import torch
 
@@ -305,7 +287,7 @@ class Qwen3VLReranker:
         logger.info("a batch of %d pairs does not fit in memory; halving it", len(batch))
         return [*self._answers(batch[:half]), *self._answers(batch[half:])]
 
-    def _forward(self, batch: Sequence[_Pair]) -> list[float]:
+    def _forward(self, batch: Sequence[Pair]) -> list[float]:
         """Log-odds of a batch."""
         import torch
 
@@ -325,7 +307,7 @@ class Qwen3VLReranker:
             values: list[float] = (last.float() @ self._head).tolist()
         return values
 
-    def _pixels(self, batch: Sequence[_Pair]) -> dict[str, torch.Tensor]:
+    def _pixels(self, batch: Sequence[Pair]) -> dict[str, torch.Tensor]:
         """Normalised patches of every image and video of a batch, in order of appearance."""
         images = [image for pair in batch for image in pair.images]
         videos = [video for pair in batch for video in pair.videos]
@@ -361,39 +343,6 @@ def _auto_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _windows(
-    make: Callable[[int], _Pair | MediaError], count: int
-) -> Iterator[list[tuple[int, _Pair | MediaError]]]:
-    """Prepares pairs side by side, in stretches whose pixels fit in `WINDOW_BYTES` or so."""
-    window: list[tuple[int, _Pair | MediaError]] = []
-    held = 0
-    step = 2 * READERS
-    with ThreadPoolExecutor(READERS, thread_name_prefix="rerank-reader") as readers:
-        for start in range(0, count, step):
-            places = range(start, min(start + step, count))
-            for place, made in zip(places, readers.map(make, places), strict=True):
-                window.append((place, made))
-                if isinstance(made, _Pair):
-                    held += sum(pixels.numel() for pixels in (*made.images, *made.videos))
-            if held >= WINDOW_BYTES:
-                yield window
-                window, held = [], 0
-    if window:
-        yield window
-
-
-def _batches(pairs: Sequence[_Pair], batch_tokens: int) -> Iterator[list[_Pair]]:
-    """Groups pairs of like length, longest first, within the budget of padded tokens."""
-    batch: list[_Pair] = []
-    for pair in sorted(pairs, key=len, reverse=True):
-        if batch and len(batch[0]) * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(pair)
-    if batch:
-        yield batch
 
 
 def _answer(log_odds: float) -> PairScore:

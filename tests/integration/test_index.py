@@ -343,7 +343,9 @@ def wait_for_vectors(open_library: Open, at_least: int, process: subprocess.Pope
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            database = sqlite3.connect(f"file:{open_library.folder}/catalog.sqlite?mode=ro", uri=True)
+            database = sqlite3.connect(
+                f"file:{open_library.folder}/catalog.sqlite?mode=ro", uri=True
+            )
             done = database.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone()
             database.close()
             if done[0] >= at_least:
@@ -355,9 +357,7 @@ def wait_for_vectors(open_library: Open, at_least: int, process: subprocess.Pope
 
 
 @pytest.mark.parametrize("store", ["milvus", "faiss", "exact"])
-def test_killed_in_the_middle_loses_nothing(
-    tmp_path: Path, open_library: Open, store: str
-) -> None:
+def test_killed_in_the_middle_loses_nothing(tmp_path: Path, open_library: Open, store: str) -> None:
     media = tmp_path / "many"
     write_pictures(media, 700)
     write_clip(media / "clip.mp4", [1, 2, 3])
@@ -366,7 +366,7 @@ def test_killed_in_the_middle_loses_nothing(
     process = start_index(open_library, media)
     wait_for_vectors(open_library, 1, process)
     process.kill()
-    process.wait()
+    process.communicate()
     interrupted = sqlite3.connect(open_library.folder / "catalog.sqlite")
     done = interrupted.execute("SELECT count(*) FROM files").fetchone()[0]
     interrupted.close()
@@ -378,9 +378,7 @@ def test_killed_in_the_middle_loses_nothing(
         verify(library)
 
 
-def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(
-    tmp_path: Path, open_library: Open
-) -> None:
+def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path, open_library: Open) -> None:
     media = tmp_path / "many"
     write_pictures(media, 700)
     open_library(store="faiss")
@@ -436,9 +434,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, open_library: Open) -> N
 
     command = [sys.executable, "-m", "secondglance", "index", str(media)]
     command += ["--library", str(open_library.folder)]
-    done = subprocess.run(
-        command, preexec_fn=limit, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "error:" in done.stderr

@@ -10,9 +10,7 @@ from secondglance.errors import MediaError
 from secondglance.ingest.text import ManifestRow, manifest_rows, passages, read_text
 
 
-@pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030", "cp1252"]
-)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030", "cp1252"])
 def test_reads_any_encoding(tmp_path: Path, encoding: str) -> None:
     words = {
         "gb18030": "一只黑色的狗在海滩上奔跑，旁边有一个穿红色衣服的小女孩。" * 5,

@@ -1,0 +1,292 @@
+"""The command line as a user runs it: outputs, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.media import picture, write_clip, write_pictures
+
+Run = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    write_pictures(folder, 5)
+    write_clip(folder / "clip.mp4", [20, 21])
+    (folder / "notes.txt").write_text("A dog on a beach.")
+    (folder / "broken.jpg").write_text("no picture")
+    return folder
+
+
+def run(cache: Path, *arguments: str | Path, stdin: str | None = None, **env: str) -> Run:
+    environment = {
+        **os.environ,
+        "SECONDGLANCE_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        **env,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "secondglance", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        input=stdin,
+        timeout=180,
+    )
+
+
+@pytest.fixture(scope="module")
+def library(cache: Path, media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("libraries") / "my.library"
+    done = run(cache, "index", media, "--library", folder, "--preset", "starter", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["files"], report["indexed"], report["failed"]) == (8, 7, 1)
+    assert [Path(error["path"]).name for error in report["errors"]] == ["broken.jpg"]
+    assert "not indexed:" in done.stderr
+    expected = "files indexed unchanged moved removed failed segments seconds errors".split()
+    assert set(expected) <= report.keys()
+    return folder
+
+
+def test_help_is_quick_and_has_examples(cache: Path) -> None:
+    code = (
+        "import sys, secondglance.cli.app as app\n"
+        "heavy = {'torch', 'transformers', 'open_clip', 'pymilvus', 'faiss', 'decord', 'PIL'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "print(*[command.name or command.callback.__name__ for command in app.app.registered_commands])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout.split()
+    assert commands == ["index", "search", "rerank", "status", "doctor", "models"]
+    for command in commands:
+        shown = run(cache, command, "--help")
+        assert shown.returncode == 0
+        assert f"secondglance {command}" in shown.stdout.split("Example:")[1]
+
+
+def test_search_prints_a_table_with_both_scores_and_timings(cache: Path, library: Path) -> None:
+    done = run(cache, "search", "a dog", "--library", library, "-k", "3")
+    assert done.returncode == 0, done.stderr
+    assert "recall score" in done.stdout
+    assert "rerank score" in done.stdout
+    assert re.search(
+        r"3 results; load \d+ ms, embed \d+ ms, recall \d+ ms, rerank \d+ ms", done.stdout
+    )
+
+
+def test_search_as_json_has_the_fields_of_the_contract(cache: Path, library: Path) -> None:
+    done = run(cache, "search", "a dog", "--library", library, "--json", "--kind", "video")
+    found = json.loads(done.stdout)
+    assert found["query"] == {"text": "a dog"}
+    [hit] = found["hits"]
+    expected = (
+        "rank id path kind start_s end_s score recall_score recall_rank lexical_score "
+        "rerank_score error"
+    )
+    assert set(expected.split()) <= hit.keys()
+    assert hit["kind"] == "video"
+    assert hit["end_s"] - hit["start_s"] == 5
+    assert 0 < hit["rerank_score"] < 1
+    assert {"embed", "recall", "rerank", "total"} <= found["timings_ms"].keys()
+    assert found["warnings"] == []
+
+
+def test_search_as_csv_and_to_files(
+    cache: Path, library: Path, media: Path, tmp_path: Path
+) -> None:
+    query = tmp_path / "query.png"
+    picture(3).resize((60, 45)).save(query)
+    common = ("search", "--image", query, "--library", library, "-k", "4", "--no-rerank")
+    rows = list(csv.DictReader(io.StringIO(run(cache, *common, "--format", "csv").stdout)))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert Path(rows[0]["path"]).name == "picture-0003.jpg"
+    assert rows[0]["rerank_score"] == ""
+    out = tmp_path / "new" / "results.html"
+    done = run(cache, *common, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    page = out.read_text("utf-8")
+    assert page.count("data:image/jpeg;base64,") == 5  # the query and four results
+    assert "picture-0003.jpg" in page
+    assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_a_file_name_cannot_inject_markup(cache: Path, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    picture(1).save(media / "<script>alert(1)<￿[red].png".replace("\uffff", ""))
+    library, out = tmp_path / "library", tmp_path / "page.html"
+    run(cache, "index", media, "--library", library, "--preset", "starter")
+    done = run(cache, "search", "[bold]x", "--library", library)
+    assert "<script>alert(1)<[red].png" in done.stdout
+    assert '"[bold]x"' in done.stdout
+    run(cache, "search", "<b>x</b>", "--library", library, "--out", out)
+    assert "<script>" not in out.read_text("utf-8")
+    assert "<b>x" not in out.read_text("utf-8")
+
+
+def test_not_and_filter_and_moments(cache: Path, library: Path) -> None:
+    done = run(
+        cache, "search", "a", "--not", "b", "--library", library, "--json", "--moments",
+        "--filter", 'name == "clip.mp4"', "--no-rerank",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert [hit["path"].endswith("clip.mp4") for hit in found["hits"]] == [True, True]
+    assert found["query"]["not_text"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["search", "x", "--library", "NOWHERE"], 1, "error: there is no library in"),
+        (["search", "--library", "LIBRARY"], 1, "error: the query is empty"),
+        (["search", "x", "--library", "LIBRARY", "--filter", "size >"], 1, "error:"),
+        (["search", "x", "--library", "LIBRARY", "--kind", "sound"], 2, "sound"),
+        (["search", "x"], 2, "--library"),
+        (["index", "NOWHERE", "--library", "NEW", "--preset", "starter"], 1, "no file or folder"),
+        (["index", "MEDIA", "--library", "NEW", "--preset", "big"], 1, "unknown preset 'big'"),
+        (["index", "MEDIA", "--library", "NEW", "--set", "recall.modle=x"], 1, "recall.model"),
+        (["index", "MEDIA", "--library", "LIBRARY", "--preset", "laptop"], 1, "was made with"),
+        (["index", "MEDIA", "--library", "/proc/none", "--preset", "starter"], 1, "cannot make"),
+        (["search", "x", "--image", "NOWHERE", "--library", "LIBRARY"], 1, "no query file"),
+        (["status", "--library", "NOWHERE"], 1, "there is no library"),
+        (["rerank", "--query", "x", "--documents", "NOWHERE"], 1, "cannot read the candidates"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_mistakes_get_one_line_and_an_exit_code(
+    cache: Path,
+    library: Path,
+    media: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    expected: str,
+) -> None:
+    places = {
+        "LIBRARY": library,
+        "MEDIA": media,
+        "NEW": tmp_path / "new",
+        "NOWHERE": tmp_path / "nowhere",
+    }
+    done = run(cache, *(places.get(argument, argument) for argument in arguments))
+    assert done.returncode == code, done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    if code == 1:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1
+
+
+def test_a_store_that_is_down_is_one_clear_error(cache: Path, media: Path, tmp_path: Path) -> None:
+    done = run(
+        cache, "index", media, "--library", tmp_path / "l", "--preset", "starter",
+        "--set", "store.uri=http://127.0.0.1:9", "--set", "store.timeout_s=2",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "http://127.0.0.1:9" in done.stderr
+    assert "try:" in done.stderr
+
+
+def test_a_model_that_cannot_be_fetched_says_how_to_go_on(
+    cache: Path, media: Path, tmp_path: Path
+) -> None:
+    done = run(
+        cache, "index", media, "--library", tmp_path / "l", "--preset", "starter",
+        "--set", "recall.model=someone/no-such-clip",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "cannot fetch the CLIP model someone/no-such-clip" in done.stderr
+    assert "local open-clip folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_preset_and_without_a_hub_the_starter_is_taken_with_a_warning(
+    cache: Path, media: Path, tmp_path: Path
+) -> None:
+    done = run(
+        cache, "index", media / "notes.txt", "--library", tmp_path / "l", HF_HOME=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: the models of the preset 'laptop' are not on this machine" in done.stderr
+    assert json.loads((tmp_path / "l" / "library.json").read_text())["preset"] == "starter"
+
+
+def test_status_shows_files_models_and_failures(cache: Path, library: Path, media: Path) -> None:
+    found = json.loads(run(cache, "status", "--library", library, "--json").stdout)
+    assert found["counts"]["image"] == 5
+    assert found["counts"]["video"] == found["counts"]["text"] == 1
+    assert found["vectors"] == found["counts"]["records"] == 8
+    assert found["roots"] == [{"path": str(media), "present": True}]
+    assert Path(found["failures"][0]["path"]).name == "broken.jpg"
+    shown = run(cache, "status", "--library", library).stdout
+    assert "broken.jpg" in shown
+    assert "8 vectors" in shown
+
+
+def test_rerank_orders_candidates_of_ones_own(cache: Path, media: Path) -> None:
+    rows: list[object] = [
+        "a dog",
+        {"id": "cat", "text": "a cat"},
+        {"image": "picture-0001.jpg", "text": "a picture"},
+        {"video": "clip.mp4"},
+        {"image": "missing.jpg"},
+    ]
+    documents = media / "candidates.jsonl.txt"
+    documents.write_text("\n".join(json.dumps(row) for row in rows))
+    common = ("rerank", "--query", "a dog", "--preset", "starter")
+    done = run(cache, *common, "--documents", documents, "--json")
+    documents.unlink()
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["results"]
+    assert sorted(row["index"] for row in found) == [0, 1, 2, 3, 4]
+    scores = [row["score"] for row in found[:-1]]
+    assert scores == sorted(scores, reverse=True)
+    assert found[-1]["index"] == 4
+    assert "missing.jpg" in found[-1]["error"]
+    assert {row["id"] for row in found} >= {"cat", "0"}
+    piped = run(cache, *common, "--documents", "-", stdin='"a dog"\n"a cat"\n')
+    assert piped.returncode == 0, piped.stderr
+    assert "2 candidates" in piped.stdout
+    bad = run(cache, *common, "--documents", "-", stdin='{"txt": "a"}\n')
+    assert bad.returncode == 1
+    assert "unknown keys ['txt']" in bad.stderr
+
+
+def test_doctor_names_what_is_missing_and_what_to_do(cache: Path) -> None:
+    done = run(cache, "doctor", "--preset", "starter", "--json")
+    assert done.returncode == 0, done.stdout
+    found = {row["name"]: row for row in json.loads(done.stdout)}
+    assert found["recall model"]["state"] == "note"
+    assert "random weights" in found["recall model"]["detail"]
+    assert {"software", "disk", "GPU", "attention", "pictures", "video", "store"} <= found.keys()
+    done = run(cache, "doctor", "--preset", "cluster", "--set", "store.uri=http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "no Milvus at http://127.0.0.1:9" in done.stdout
+    assert "HF_ENDPOINT=MIRROR" in done.stdout
+
+
+def test_models_lists_every_preset(cache: Path) -> None:
+    found = json.loads(run(cache, "models", "--json").stdout)
+    assert {row["preset"] for row in found} == {"starter", "laptop", "gpu", "cluster"}
+    assert all(row["present"] for row in found if row["preset"] == "starter")
