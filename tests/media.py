@@ -19,8 +19,8 @@ def picture(seed: int, *, width: int = 96, height: int = 72) -> Image.Image:
     image = Image.new("RGB", (width, height), _colour(random))
     draw = ImageDraw.Draw(image)
     for _ in range(4):
-        x, y = random.integers(0, width), random.integers(0, height)
-        w, h = random.integers(8, width // 2), random.integers(8, height // 2)
+        x, y = int(random.integers(0, width)), int(random.integers(0, height))
+        w, h = int(random.integers(8, width // 2)), int(random.integers(8, height // 2))
         shape = draw.ellipse if random.random() < 0.5 else draw.rectangle
         shape((x, y, x + w, y + h), fill=_colour(random))
     return image

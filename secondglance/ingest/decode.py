@@ -13,6 +13,7 @@ from secondglance.errors import MediaError
 from secondglance.ingest import images, media_types, text, video
 from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
+from secondglance.media.pictures import open_picture
 from secondglance.types import Kind, Segment
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def decode_frames(
 
 
 def _decode_image(path: Path, spec: Preprocessing, limits: Limits) -> Decoded:
-    with images.open_image(path, max_pixels=limits.max_pixels) as image:
+    with open_picture(path, max_pixels=limits.max_pixels) as image:
         if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
             return _plan_video(path, limits)
         metadata = images.image_metadata(image)

@@ -12,7 +12,8 @@ import numpy as np
 
 from secondglance.errors import ModelError
 from secondglance.ingest.checkpoint import file_hash, find_clip
-from secondglance.ingest.images import Preprocessing, load_rgb, open_image, resize
+from secondglance.ingest.images import Preprocessing, load_rgb, resize
+from secondglance.media.pictures import open_picture
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -141,7 +142,7 @@ class ClipEmbedder:
         Raises:
             MediaError: It cannot be read.
         """
-        with open_image(path, max_pixels=max_pixels) as image:
+        with open_picture(path, max_pixels=max_pixels) as image:
             vector: Vector = self.embed_pictures([load_rgb(image)])[0]
             return vector
 

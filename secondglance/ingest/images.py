@@ -1,20 +1,18 @@
-"""Pictures: safe opening, upright RGB, and the resize that an embedder asks for."""
+"""Pictures as upright RGB, and the resize that an embedder asks for."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from secondglance.errors import MediaError
+from secondglance.media.pictures import one_line, quiet, upright
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -47,42 +45,6 @@ class Preprocessing:
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
 
-@contextlib.contextmanager
-def open_image(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
-    """Opens a picture without decoding it.
-
-    Raises:
-        MediaError: It is no picture, or it has more than `max_pixels`.
-    """
-    _register_heif()
-    try:
-        # The limit is ours, with a message of ours: Pillow's own would warn at half of it.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(path)
-    except UnidentifiedImageError:
-        raise MediaError("not a picture that can be read: unknown or damaged format") from None
-    except Image.DecompressionBombError as error:
-        size = re.search(r"\d+", str(error))
-        pixels = int(size.group()) if size else 0
-        raise _too_large(f"{pixels} pixels", max_pixels) from None
-    except MemoryError:
-        raise MediaError("picture needs more memory than a worker may use") from None
-    except Exception as error:
-        raise MediaError(f"damaged picture: {_one_line(error)}") from None
-    with image:
-        if image.width * image.height > max_pixels:
-            raise _too_large(f"{image.width}x{image.height}", max_pixels)
-        yield image
-
-
-def _too_large(size: str, max_pixels: int) -> MediaError:
-    return MediaError(
-        f"picture of {size} is over the limit of {max_pixels} pixels",
-        remedy="raise ingest.max_pixels to read it",
-    )
-
-
 def load_rgb(image: Image.Image, *, draft_size: tuple[int, int] | None = None) -> Image.Image:
     """Decodes to upright 8-bit RGB; transparency on white.
 
@@ -94,17 +56,16 @@ def load_rgb(image: Image.Image, *, draft_size: tuple[int, int] | None = None) -
     Raises:
         MediaError: The pixels cannot be decoded.
     """
+    if draft_size is not None:
+        image.draft(None, draft_size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if draft_size is not None:
-                image.draft(None, draft_size)
-            image.load()
-            return _to_rgb(_upright(image))
+        return _to_rgb(upright(image))
+    except MediaError:
+        raise
     except MemoryError:
         raise MediaError("picture needs more memory than a worker may use") from None
     except Exception as error:
-        raise MediaError(f"damaged picture: {_one_line(error)}") from None
+        raise MediaError(f"damaged picture: {one_line(error)}") from None
 
 
 def resize(image: Image.Image, spec: Preprocessing) -> Pixels:
@@ -181,8 +142,9 @@ def image_metadata(image: Image.Image) -> dict[str, int | float]:
 def _exif(image: Image.Image) -> Mapping[int, Any]:
     # EXIF of photos in the wild is often damaged; a photo without its date is still a photo.
     try:
-        exif = image.getexif()
-        return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+        with quiet():
+            exif = image.getexif()
+            return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
     except Exception:
         return {}
 
@@ -202,13 +164,6 @@ def _taken(exif: Mapping[int, Any]) -> float | None:
         # Without an offset the camera's clock is read as UTC, the same on every machine.
         return moment.replace(tzinfo=timezone.utc).timestamp()
     return None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF: the picture as stored
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -236,15 +191,3 @@ def _stretch(values: npt.NDArray[np.float64]) -> Image.Image:
         low, high = 0.0, 255.0
     scaled = (finite - low) * (255.0 / max(high - low, 1e-12))
     return Image.fromarray(scaled.round().astype(np.uint8))
-
-
-def _register_heif() -> None:
-    try:
-        import pillow_heif
-    except ImportError:  # the `heif` extra is not installed; Pillow reads AVIF by itself
-        return
-    pillow_heif.register_heif_opener()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -79,6 +79,7 @@ class Parts:
         from secondglance.ingest.embedder import ClipEmbedder
 
         recall = self.settings.recall
+        name = "/".join(filter(None, (recall.model, recall.pretrained)))
         embedder = ClipEmbedder(
             clip_folder(recall.model),
             pretrained=recall.pretrained,
@@ -95,11 +96,11 @@ class Parts:
         elif stamped != embedder.fingerprint:
             raise EmbedderMismatchError(
                 f"the library {self.folder} was made with the embedder "
-                f"{self.catalog.get_meta('embedder') or stamped}, not with {embedder.name}",
+                f"{self.catalog.get_meta('embedder') or stamped}, not with {name}",
                 remedy="leave out --preset and recall.model to keep the library's own model, "
                 "or index into a new folder",
             )
-        self.catalog.set_meta("embedder", embedder.name)
+        self.catalog.set_meta("embedder", name)
         return embedder
 
     def _open_store(self) -> Store:

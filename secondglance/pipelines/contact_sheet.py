@@ -9,11 +9,11 @@ from typing import Any
 
 from secondglance.errors import MediaError
 from secondglance.ingest import images, video
+from secondglance.media.pictures import open_picture
 from secondglance.pipelines import render
 from secondglance.types import Hit, SearchResult
 
 THUMBNAIL = 320
-MAX_PIXELS = 178_956_970
 
 
 def contact_sheet(result: SearchResult) -> str:
@@ -60,10 +60,10 @@ def _card(hit: Hit) -> dict[str, Any]:
 
 def _data_uri(path: Path, *, time_s: float | None = None) -> str:
     if time_s is None:
-        with images.open_image(path.expanduser(), max_pixels=MAX_PIXELS) as opened:
+        with open_picture(path.expanduser()) as opened:
             picture = images.load_rgb(opened, draft_size=(2 * THUMBNAIL, 2 * THUMBNAIL))
     else:
-        picture = video.read_frame_at(path, time_s, max_pixels=MAX_PIXELS)
+        picture = video.read_frame_at(path, time_s)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=82)

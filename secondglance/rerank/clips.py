@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secondglance.errors import MediaError
+from secondglance.media.pictures import one_line
+from secondglance.media.video import Video
 from secondglance.rerank.limits import (
     FRAME_MIN_PIXELS,
-    MAX_SOURCE_PIXELS,
     MIN_FRAMES,
     PATCH_SIZE,
     TOKEN_SIZE,
     UNTIMED_FPS,
     Limits,
 )
-from secondglance.rerank.pictures import one_line, open_picture
+from secondglance.rerank.pictures import read_picture
 from secondglance.types import VideoClip
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _from_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
     chosen = np.arange(count)
     if count > limits.max_listed_frames:
         chosen = np.linspace(0, count - 1, limits.max_listed_frames, dtype=int)
-    pictures = [open_picture(clip.frames[int(index)]) for index in chosen]
+    pictures = [read_picture(clip.frames[int(index)]) for index in chosen]
     request: dict[str, Any] = {"video": pictures, "total_pixels": limits.total_pixels}
     fewest, _ = limits.frame_pixels(len(pictures) + len(pictures) % 2)
     if fewest < FRAME_MIN_PIXELS:
@@ -139,13 +140,13 @@ def _from_file(
 ) -> tuple[torch.Tensor, Times]:
     import torch
 
-    reader = _open(path)
-    times_s = _frame_times(reader)
+    video = Video(path)
+    times_s = video.times_s
     chosen = sample(
         times_s, start_s=start_s, end_s=end_s, fps=limits.fps, max_frames=limits.max_frames
     )
     # One frame at a time: 64 frames of a large video at once would take gigabytes.
-    frames = [_resize(_read(reader, int(index)), len(chosen), limits) for index in chosen]
+    frames = [_resize(video.frame(int(index)), len(chosen), limits) for index in chosen]
     return torch.stack(frames), times_s[chosen]
 
 
@@ -170,49 +171,3 @@ def _resize(frame: npt.NDArray[np.uint8], frames: int, limits: Limits) -> torch.
     except Exception as error:
         raise MediaError(one_line(error)) from None
     return resized
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise MediaError("no such file")
-    import decord
-
-    decord.logging.set_level(decord.logging.FATAL)
-    try:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        frames = len(reader)
-    except Exception:  # decord's messages are stack traces of its own
-        raise MediaError("not a video that can be read") from None
-    if frames == 0:
-        raise MediaError("the video has no frames")
-    return reader
-
-
-def _read(reader: Any, index: int) -> npt.NDArray[np.uint8]:
-    try:
-        frame: npt.NDArray[np.uint8] = reader[index].asnumpy()
-    except Exception:
-        raise MediaError(f"damaged video: frame {index} cannot be decoded") from None
-    height, width, channels = frame.shape
-    if channels > 3:
-        # decord2 takes the padding at the end of narrow rows for a fourth channel.
-        frame = frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-    if height * width > MAX_SOURCE_PIXELS:
-        raise MediaError(f"frames are over the limit of {MAX_SOURCE_PIXELS} pixels")
-    return frame
-
-
-def _frame_times(reader: Any) -> Times:
-    """Start of each frame in seconds from the first, never decreasing."""
-    count = len(reader)
-    fps = float(reader.get_avg_fps())
-    even = np.arange(count) / (fps if np.isfinite(fps) and fps > 0 else 25.0)
-    try:
-        times_s = np.asarray(reader.get_frame_timestamp(range(count)), dtype=np.float64)[:, 0]
-    except Exception:
-        return even
-    # AVI carries no timestamps; decord then answers with huge negative numbers.
-    if not np.isfinite(times_s).all() or (np.diff(times_s) < 0).any() or abs(times_s[0]) > 1e9:
-        return even
-    times_s = times_s - times_s[0]
-    return times_s if count == 1 or times_s[-1] > 0 else even

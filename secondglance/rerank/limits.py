@@ -22,8 +22,6 @@ MIN_FRAMES = 4
 MAX_FRAMES = 64
 UNTIMED_FPS = 2.0
 """Rate that `qwen_vl_utils` supposes for frames whose times are unknown."""
-MAX_SOURCE_PIXELS = 178_956_970
-"""Pictures and frames above this are refused undecoded; the limit at which Pillow refuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

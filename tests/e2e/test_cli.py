@@ -61,7 +61,17 @@ def library(cache: Path, media: Path, tmp_path_factory: pytest.TempPathFactory) 
     assert (report["files"], report["indexed"], report["failed"]) == (8, 7, 1)
     assert [Path(error["path"]).name for error in report["errors"]] == ["broken.jpg"]
     assert "not indexed:" in done.stderr
-    expected = "files indexed unchanged moved removed failed segments seconds errors".split()
+    expected = [
+        "files",
+        "indexed",
+        "unchanged",
+        "moved",
+        "removed",
+        "failed",
+        "segments",
+        "seconds",
+        "errors",
+    ]
     assert set(expected) <= report.keys()
     return folder
 

@@ -180,7 +180,7 @@ def test_copies_share_vectors_and_are_one_hit(media: Path, open_library: Open) -
 
 
 def test_manifests_caption_files_and_bring_texts(media: Path, open_library: Open) -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"file": "photos/picture-0000.jpg", "captions": ["a red square", "a shape"]},
         {"file": "photos/none.jpg", "caption": "not there"},
         {"file": "../outside.jpg", "caption": "not below"},

@@ -9,13 +9,14 @@ import pytest
 from PIL import ExifTags, Image
 
 from secondglance.errors import MediaError
-from secondglance.ingest.images import Preprocessing, image_metadata, load_rgb, open_image, resize
+from secondglance.ingest.images import Preprocessing, image_metadata, load_rgb, resize
+from secondglance.media.pictures import open_picture
 
 LIMIT = 178_956_970
 
 
 def read(path: Path, max_pixels: int = LIMIT) -> Image.Image:
-    with open_image(path, max_pixels=max_pixels) as image:
+    with open_picture(path, max_pixels=max_pixels) as image:
         return load_rgb(image)
 
 
@@ -74,7 +75,7 @@ def test_applies_exif_orientation(tmp_path: Path, orientation: int) -> None:
     stored.save(tmp_path / "turned.png", exif=exif)
     found = read(tmp_path / "turned.png")
     assert np.array_equal(np.asarray(found), np.asarray(upright))
-    with open_image(tmp_path / "turned.png", max_pixels=LIMIT) as image:
+    with open_picture(tmp_path / "turned.png", max_pixels=LIMIT) as image:
         assert image_metadata(image)["width"] == 64
 
 
@@ -84,7 +85,7 @@ def test_metadata_has_the_date_with_its_offset(tmp_path: Path) -> None:
     ifd[ExifTags.Base.DateTimeOriginal] = "2024:05:06 07:08:09"
     ifd[ExifTags.Base.OffsetTimeOriginal] = "+02:00"
     gradient().save(tmp_path / "dated.jpg", exif=exif)
-    with open_image(tmp_path / "dated.jpg", max_pixels=LIMIT) as image:
+    with open_picture(tmp_path / "dated.jpg", max_pixels=LIMIT) as image:
         assert image_metadata(image)["taken"] == 1714972089  # 2024-05-06T05:08:09Z
 
 
@@ -150,7 +151,7 @@ def test_resizes_as_open_clip_does(mode: str, size: tuple[int, int]) -> None:
 def test_draft_decoding_keeps_what_the_embedder_sees(tmp_path: Path) -> None:
     gradient(2000, 1500).save(tmp_path / "large.jpg", quality=95)
     spec = Preprocessing(height=224, width=224)
-    with open_image(tmp_path / "large.jpg", max_pixels=LIMIT) as image:
+    with open_picture(tmp_path / "large.jpg", max_pixels=LIMIT) as image:
         quick = load_rgb(image, draft_size=(448, 448))
     assert quick.size == (1000, 750)
     full = resize(read(tmp_path / "large.jpg"), spec)

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "secondglance"
-BASE = {"types", "errors", "config"}
+BASE = {"types", "errors", "config", "media"}
 STAGES = {"ingest", "retrieve", "rerank"}
 ALLOWED = {
-    **{name: BASE for name in BASE},
+    **dict.fromkeys(BASE, BASE),
     **{stage: BASE | {stage} for stage in STAGES},
     "models": BASE | {"models"},
     "pipelines": BASE | STAGES | {"models", "pipelines"},
     "library": BASE | STAGES | {"pipelines"},
+    "__main__": {"cli"},
     "cli": BASE | {"pipelines", "library", "cli"},
     "server": BASE | {"pipelines", "library", "server"},
 }

@@ -44,7 +44,7 @@ def test_frames_far_apart_give_one_stretch_each(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "slow.mp4", [1, 2], scene_s=4, fps=1)
     plan = plan_video(path, segment_s=0.25, max_segments=100, max_pixels=LIMIT)
     assert len(set(plan.frames)) == len(plan.frames) == 8
-    edges = [s.start_s for s in plan.segments] + [plan.segments[-1].end_s]
+    edges = [s.start_s or 0.0 for s in plan.segments] + [plan.segments[-1].end_s or 0.0]
     assert edges == sorted(edges)
     assert edges[0] == 0
     assert edges[-1] == 8

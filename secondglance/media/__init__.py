@@ -1,0 +1,1 @@
+"""Opening untrusted pictures and videos; shared by the stages that look at pixels."""

@@ -1,0 +1,139 @@
+"""Opening a video with decord (the maintained `decord2`, same import name)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secondglance.errors import MediaError
+from secondglance.media.pictures import MAX_PIXELS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+FALLBACK_FPS = 25.0
+
+
+class Video:
+    """An open video: when its frames are, and their pixels.
+
+    Attributes:
+        times_s: Start of each frame in seconds from the first, never decreasing; shape (frames,).
+
+    Raises:
+        MediaError: It is missing, or there is no video stream that can be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader = _open(path)
+        times = _timestamps(self._reader)
+        # decord seeks by timestamp. Where a file has none (AVI with H.264, say) it would answer
+        # with another frame and no error; such files are read from the start.
+        self._seekable = times is not None
+        self._next = 0
+        self.times_s = _even_times(self._reader) if times is None else times
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def spacing_s(self) -> float:
+        """How long the last frame stays, in seconds: as long as frames usually do."""
+        times = self.times_s
+        return float(np.median(np.diff(times))) if len(times) > 1 else 1 / FALLBACK_FPS
+
+    @property
+    def duration_s(self) -> float:
+        """From the first frame to the end of the last."""
+        return float(self.times_s[-1]) + self.spacing_s
+
+    def frame(self, index: int, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+        """One frame, uint8 of shape (height, width, 3). Rising indices are quickest.
+
+        Raises:
+            MediaError: The frame is damaged or larger than `max_pixels`.
+        """
+        try:
+            frame = self._read(index)
+        except MemoryError:
+            raise MediaError("a frame needs more memory than a worker may use") from None
+        except Exception as error:
+            self._reopen()  # decord's decoder does not recover from an error
+            raise MediaError(f"damaged video: {_reason(error)}") from None
+        height, width, channels = frame.shape
+        if channels > 3:
+            # decord2 takes the padding at the end of narrow rows for further channels.
+            frame = frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+        if height * width > max_pixels:
+            raise MediaError(
+                f"frames of {width}x{height} are over the limit of {max_pixels} pixels",
+                remedy="raise ingest.max_pixels to read them",
+            )
+        return frame
+
+    def _read(self, index: int) -> npt.NDArray[np.uint8]:
+        if self._seekable:
+            sought: npt.NDArray[np.uint8] = self._reader[index].asnumpy()
+            return sought
+        if index < self._next:
+            self._reopen()
+        while self._next < index:
+            self._reader.next()
+            self._next += 1
+        frame: npt.NDArray[np.uint8] = self._reader.next().asnumpy()
+        self._next += 1
+        return frame
+
+    def _reopen(self) -> None:
+        self._reader = _open(self._path)
+        self._next = 0
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise MediaError("no such file")
+    import decord
+
+    decord.logging.set_level(decord.logging.FATAL)
+    try:
+        # One thread a reader: several files are decoded side by side.
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        count = len(reader)
+    except MemoryError:
+        raise MediaError("video needs more memory than a worker may use") from None
+    except Exception as error:
+        raise MediaError(f"not a video that can be read: {_reason(error)}") from None
+    if count == 0:
+        raise MediaError("the video has no frames")
+    return reader
+
+
+def _timestamps(reader: Any) -> npt.NDArray[np.float64] | None:
+    """What the file says, from 0 on; None if that makes no sense."""
+    try:
+        times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)[:, 0]
+    except Exception:
+        return None
+    # Without timestamps decord answers with huge negative numbers.
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any() or abs(times[0]) > 1e9:
+        return None
+    times = times - times[0]
+    return times if len(times) == 1 or times[-1] > 0 else None
+
+
+def _even_times(reader: Any) -> npt.NDArray[np.float64]:
+    fps = float(reader.get_avg_fps())
+    return np.arange(len(reader)) / (fps if np.isfinite(fps) and fps > 0 else FALLBACK_FPS)
+
+
+def _reason(error: Exception) -> str:
+    """What decord's assertion means; it names source lines and appends a stack trace."""
+    text = str(error)
+    if "cannot find video stream" in text:
+        return "it has no video stream"
+    if "corrupted frame" in text or "Error sending packet" in text:
+        return "its frames are corrupted"
+    return "unknown or damaged format"
