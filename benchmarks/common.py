@@ -15,7 +15,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+console = Console(width=140)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -35,9 +35,8 @@ def plain_loop(photos: list[Path], clip: Path, batch: int) -> float:
     vectors = []
     with torch.inference_mode():
         for start in range(0, len(photos), batch):
-            images = [
-                preprocess(Image.open(p).convert("RGB")) for p in photos[start : start + batch]
-            ]
+            opened = [Image.open(path).convert("RGB") for path in photos[start : start + batch]]
+            images = [preprocess(image) for image in opened]
             vectors.append(model.encode_image(torch.stack(images), normalize=True))
     torch.cat(vectors).numpy()
     return time.perf_counter() - started

@@ -132,12 +132,15 @@ def main() -> None:
         "--kind", "video", "-k", "3")  # fmt: skip
     sheet = out / "results.html"
     run("search", "--image", query, "--library", library, "-k", "12", "--out", sheet)
+    first = out / "first-pass.html"
+    run("search", "--image", query, "--library", library, "-k", "12", "--no-rerank", "--out", first)
     run("status", "--library", library)
     console.print(
-        f"\nOpen [bold]{sheet}[/] in a browser to see results with pictures.\n"
-        "[yellow]The starter models are untrained[/]: words find nothing in particular, and the\n"
-        "second pass orders at random. Look at the parts at work, not at the ranking; for real\n"
-        "search make a library with --preset laptop (or gpu)."
+        f"\nOpen [bold]{sheet}[/] and [bold]{first}[/] in a browser to see results with pictures.\n"
+        "[yellow]The starter models are untrained[/]: words find nothing in particular, and the "
+        "second pass orders at random. Look at the parts at work, not at the ranking; for real "
+        "search make a library with --preset laptop (or gpu).",
+        soft_wrap=True,
     )
 
 

@@ -57,13 +57,16 @@ class Decoded:
 
 
 def start_worker(max_memory_mb: int) -> None:
-    """Runs once in each worker: bounds its memory, leaves Ctrl-C and the terminal to the parent."""
+    """Runs once in each worker: bounds its memory, keeps it out of the parent's way."""
     import os
     import signal
 
     from PIL import Image
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        # The embedder's threads wait for each other: a decoder on one of their cores stalls all.
+        os.nice(10)
     # Decoders write to stderr from C; the reason travels in the exception instead.
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

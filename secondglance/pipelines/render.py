@@ -109,7 +109,8 @@ def movement(hit: Hit) -> str:
 
 def shown_name(hit: Hit) -> str:
     """The file, and the moment of a video or the passage of a text."""
-    name = hit.path
+    path = Path(hit.path)
+    name = f"{path.parent.name}/{path.name}"
     if hit.start_s is not None and hit.end_s is not None:
         name += f"  {clock(hit.start_s)}-{clock(hit.end_s)}"
     elif hit.kind == "text":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,12 @@ _LITE_TIMEOUT_S = 600.0
 _RANK_DIGITS = 6
 _SLACK = 16
 _SCHEMES = ("http", "https", "tcp")
+
+# What these log, with tracebacks, reaches the caller as a StoreError; a level that the
+# application has set is left alone.
+for _name in ("pymilvus", "grpc._server"):
+    if logging.getLogger(_name).level == logging.NOTSET:
+        logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 
 class MilvusStore:

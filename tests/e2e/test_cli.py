@@ -81,7 +81,7 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
         "import sys, secondglance.cli.app as app\n"
         "heavy = {'torch', 'transformers', 'open_clip', 'pymilvus', 'faiss', 'decord', 'PIL'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "print(*[command.name or command.callback.__name__ for command in app.app.registered_commands])"
+        "print(*[c.name or c.callback.__name__ for c in app.app.registered_commands])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

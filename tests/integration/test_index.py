@@ -78,7 +78,8 @@ def test_a_script_without_a_main_guard_runs_once(media: Path, open_library: Open
     script.write_text(
         "print('started')\n"
         "from secondglance import Library\n"
-        f"library = Library.open({str(open_library.folder)!r}, settings={open_library.settings!r})\n"
+        f"settings = {open_library.settings!r}\n"
+        f"library = Library.open({str(open_library.folder)!r}, settings=settings)\n"
         f"print(library.index([{str(media)!r}]).indexed)\n"
         "print(len(library.search('a dog', k=3).hits))\n"
     )

@@ -120,7 +120,7 @@ def test_the_second_pass_reorders_and_keeps_the_recall_score(library: Library) -
     judge = judged(library)
     first = library.search("x", rerank=False, kind="image", k=8)
     result = library.search("x", kind="image", k=8)
-    by_name = {name: hit for name, hit in zip(names(first), first.hits, strict=True)}
+    by_name = dict(zip(names(first), first.hits, strict=True))
     recall = [hit.recall_score for hit in first.hits]
     for name, hit in zip(names(result), result.hits, strict=True):
         assert hit.recall_score == by_name[name].recall_score

@@ -71,7 +71,7 @@ def test_bad_values_name_the_key_the_value_and_the_source() -> None:
         ConfigError, match=r"store\.backend = 'redis'.*'milvus', 'faiss' or 'exact'"
     ):
         load_settings(flags={"store": {"backend": "redis"}})
-    with pytest.raises(ConfigError, match="unknown preset 'huge'.*starter, laptop"):
+    with pytest.raises(ConfigError, match=r"unknown preset 'huge'.*starter, laptop"):
         read_preset("huge")
 
 

@@ -14,8 +14,7 @@ from secondglance.ingest.text import ManifestRow, manifest_rows, passages, read_
 def test_reads_any_encoding(tmp_path: Path, encoding: str) -> None:
     words = {
         "gb18030": "一只黑色的狗在海滩上奔跑，旁边有一个穿红色衣服的小女孩。" * 5,
-        "cp1252": "Un chien noir court sur la plage, près d'une fillette habillée en rouge. Été à Nîmes."
-        * 3,
+        "cp1252": "Un chien noir court sur la plage. Été à Nîmes, près d'une forêt brûlée. " * 3,
     }.get(encoding, "a black dog 黑狗 runs")
     path = tmp_path / "text.txt"
     path.write_bytes(words.encode(encoding))
@@ -76,7 +75,8 @@ def test_csv_with_semicolons_and_without_a_known_column(tmp_path: Path) -> None:
 def test_jsonl_takes_lists_of_captions_and_reports_bad_lines(tmp_path: Path) -> None:
     found = rows(
         tmp_path / "m.jsonl",
-        '{"file": "a.jpg", "captions": ["one", "two", "one"]}\n\nnot json\n[1]\n{"text": "words"}\n',
+        '{"file": "a.jpg", "captions": ["one", "two", "one"]}\n\n'
+        'not json\n[1]\n{"text": "words"}\n',
     )
     assert found[0] == ManifestRow(number=1, media="a.jpg", text="one\ntwo")
     assert found[1].problem.startswith("not JSON")
