@@ -52,44 +52,62 @@ class RecallSettings(_Section):
     )
     revision: str | None = Field(default=None, description="hub revision to pin")
     sha256: str | None = Field(default=None, description="expected hash of the weights file")
-    device: Device = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch_size: int = Field(default=32, ge=1, le=4096)
+    device: Device = Field(default="auto", description="auto takes CUDA, then MPS, then the CPU")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto is bf16 on CUDA, else fp32"
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="pictures or texts at once")
 
 
 class RerankSettings(_Section):
     """The second pass. Pixel limits are those of the official recipe."""
 
-    backend: Literal["qwen3vl", "passthrough"] = "qwen3vl"
+    backend: Literal["qwen3vl", "passthrough"] = Field(
+        default="qwen3vl", description="passthrough keeps recall order"
+    )
     model: str = Field(
         default="builtin:untrained", description="hub id, local folder, or builtin:untrained"
     )
-    revision: str | None = None
-    device: Device = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    min_pixels: int = Field(default=4096, ge=1024)
-    max_pixels: int = Field(default=1_843_200, ge=4096)
+    revision: str | None = Field(default=None, description="hub revision to pin")
+    device: Device = Field(default="auto", description="auto takes CUDA, then MPS, then the CPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto is bfloat16 on CUDA, else float32"
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        default="auto", description="kernel; auto leaves it to transformers"
+    )
+    min_pixels: int = Field(default=4096, ge=1024, description="smaller pictures are enlarged")
+    max_pixels: int = Field(default=1_843_200, ge=4096, description="larger ones are reduced")
     total_pixels: int = Field(default=7_864_320, ge=4096, description="of a whole clip")
-    fps: float = Field(default=1.0, gt=0)
-    max_frames: int = Field(default=64, ge=1)
-    max_length: int = Field(default=10_240, ge=256, description="tokens")
-    batch_tokens: int = Field(default=16_384, ge=1, description="tokens scored at once")
+    fps: float = Field(default=1.0, gt=0, description="frames a second taken from a clip")
+    max_frames: int = Field(default=64, ge=1, description="of a clip")
+    max_length: int = Field(default=10_240, ge=256, description="tokens of a pair")
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="tokens scored at once; none: 32,768 on CUDA, else 8,192"
+    )
     instruction: str | None = Field(default=None, description="replaces the official instruction")
 
 
 class StoreSettings(_Section):
     """Where the vectors live."""
 
-    backend: Literal["milvus", "faiss", "exact"] = "milvus"
+    backend: Literal["milvus", "faiss", "exact"] = Field(
+        default="milvus", description="Milvus Lite or a server, FAISS, or NumPy"
+    )
     uri: str | None = Field(
         default=None, description="a Milvus server; none: a file in the library"
     )
-    token: SecretStr | None = None
-    collection: str = Field(default="secondglance", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")
+    token: SecretStr | None = Field(
+        default=None, description="user:password or API key of the server; never written to disk"
+    )
+    collection: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$",
+        description="on a server; none: a new name for each library",
+    )
     index: Literal["auto", "flat", "hnsw"] = Field(default="auto", description="faiss only")
     hnsw_threshold: int = Field(default=50_000, ge=0, description="faiss: vectors until HNSW")
-    timeout_s: float = Field(default=10.0, gt=0)
+    timeout_s: float = Field(default=10.0, gt=0, description="longest wait for a server")
 
 
 class IngestSettings(_Section):
@@ -98,19 +116,19 @@ class IngestSettings(_Section):
     workers: int = Field(default=0, ge=0, le=256, description="decode processes; 0: from the cores")
     timeout_s: float = Field(default=60.0, gt=0, description="for decoding one file")
     max_pixels: int = Field(default=178_956_970, ge=1, description="of one picture or frame")
-    max_memory_mb: int = Field(default=4096, ge=512, description="address space of a worker")
+    max_memory_mb: int = Field(default=4096, ge=512, description="data of one worker")
     segment_s: float = Field(default=5.0, gt=0, description="length of a video segment")
     max_segments: int = Field(default=2000, ge=1, description="of one video or text")
-    max_text_mb: float = Field(default=64.0, gt=0)
-    passage_chars: int = Field(default=400, ge=40)
+    max_text_mb: float = Field(default=64.0, gt=0, description="of one text or manifest")
+    passage_chars: int = Field(default=400, ge=40, description="longest passage of a text")
 
 
 class SearchSettings(_Section):
     """How many candidates each pass sees, and how their scores become one order."""
 
-    k: int = Field(default=10, ge=1)
+    k: int = Field(default=10, ge=1, description="results")
     recall: int = Field(default=100, ge=1, description="candidates for the second pass")
-    rerank: bool = True
+    rerank: bool = Field(default=True, description="whether there is a second pass")
     rerank_weight: float = Field(
         default=0.8, ge=0, le=1, description="share of the second pass in the fused score"
     )

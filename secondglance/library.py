@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from secondglance.errors import EmbedderMismatchError, LibraryBusyError, Library
 from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
-from secondglance.pipelines.build import Parts
+from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts
 from secondglance.pipelines.preset import choose_preset
 from secondglance.types import IndexReport, Kind, Query, SearchResult
 
@@ -78,6 +79,7 @@ class Library:
             if name is None:
                 name, warnings = choose_preset(wanted)
             resolved = load_settings(base=read_preset(name), file=file, flags=settings)
+            resolved = _with_collection(resolved)
         else:
             asked = read_preset(preset) if preset not in (None, "auto") else {}
             base = {**stamp, **{k: v for k, v in asked.items() if k in ("recall", "rerank")}}
@@ -215,6 +217,15 @@ def _check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) ->
                 f"not {now!r}",
                 remedy="leave that setting out, or index into a new folder",
             )
+
+
+def _with_collection(settings: Settings) -> Settings:
+    """Two libraries on one server must not share a collection by accident."""
+    store = settings.store
+    if store.uri is None or store.collection is not None:
+        return settings
+    named = store.model_copy(update={"collection": f"{DEFAULT_COLLECTION}_{secrets.token_hex(4)}"})
+    return settings.model_copy(update={"store": named})
 
 
 def _make_folder(folder: Path, settings: Settings, *, new: bool) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNTRAINED = "builtin:untrained"
+DEFAULT_COLLECTION = "secondglance"
 
 
 class Parts:
@@ -146,7 +147,7 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
     return MilvusStore(
         settings.uri or folder / "vectors.db",
         dim=dim,
-        collection=settings.collection,
+        collection=settings.collection or DEFAULT_COLLECTION,
         token=settings.token.get_secret_value() if settings.token else None,
         timeout_s=settings.timeout_s,
     )

@@ -444,3 +444,17 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, open_library: Open) -> N
         report = library.index([media])
         assert report.indexed + report.unchanged == 300
         verify(library)
+
+
+def test_libraries_on_one_server_have_collections_of_their_own(tmp_path: Path) -> None:
+    settings = {"store": {"backend": "milvus", "uri": "http://127.0.0.1:9", "token": "secret"}}
+    names = set()
+    for number in range(2):
+        folder = tmp_path / str(number)
+        with Library.open(folder, preset="starter", settings=settings) as library:
+            names.add(library.settings.store.collection)
+        with Library.open(folder) as library:
+            assert library.settings.store.collection in names
+            assert library.settings.store.uri == "http://127.0.0.1:9"
+        assert "secret" not in (folder / "library.json").read_text()
+    assert len(names) == 2

@@ -86,3 +86,15 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
 def test_the_token_is_not_shown() -> None:
     settings = load_settings(flags={"store": {"token": "secret"}})
     assert "secret" not in repr(settings)
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    from tools.settings_page import PAGE, page
+
+    assert PAGE.read_text("utf-8") == page(), "run: python tools/settings_page.py"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, section in config.Settings.model_fields.items():
+        for key, field in getattr(section.annotation, "model_fields", {}).items():
+            assert field.description, f"{name}.{key}"

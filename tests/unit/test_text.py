@@ -14,7 +14,10 @@ from secondglance.ingest.text import ManifestRow, manifest_rows, passages, read_
 def test_reads_any_encoding(tmp_path: Path, encoding: str) -> None:
     words = {
         "gb18030": "一只黑色的狗在海滩上奔跑，旁边有一个穿红色衣服的小女孩。" * 5,
-        "cp1252": "Un chien noir court sur la plage. Été à Nîmes, près d'une forêt brûlée. " * 3,
+        "cp1252": (
+            "Un chien noir court sur la plage, près d'une fillette habillée en rouge. Été à Nîmes."
+        )
+        * 3,
     }.get(encoding, "a black dog 黑狗 runs")
     path = tmp_path / "text.txt"
     path.write_bytes(words.encode(encoding))
