@@ -79,6 +79,7 @@ def search(
     warn(result.warnings)
     if chosen == "table" and out is None:
         stdout().print(render.table(result))
+        stdout().print(f"[dim]{render.timings(result)}[/]", highlight=False, soft_wrap=True)
     elif chosen == "table":
         write(render.plain_table(result), out)
     else:

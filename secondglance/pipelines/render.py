@@ -61,21 +61,20 @@ def table(result: SearchResult) -> Table:
 
     rows = Table(
         "rank",
-        "recall",
-        "",
+        "recall\nrank",
+        "kind",
         "result",
         "score",
-        "recall score",
-        "rerank score",
+        "recall\nscore",
+        "rerank\nscore",
         title=escape(describe(result)),
         title_justify="left",
-        caption=timings(result),
-        caption_justify="left",
         box=None,
         pad_edge=False,
     )
     for column in (0, 1, 4, 5, 6):
         rows.columns[column].justify = "right"
+    rows.columns[3].overflow = "fold"
     for hit in result.hits:
         rerank = "" if hit.rerank_score is None else f"{hit.rerank_score:.3f}"
         if hit.error:
@@ -98,6 +97,7 @@ def plain_table(result: SearchResult) -> str:
 
     console = Console(file=io.StringIO(), width=160)
     console.print(table(result))
+    console.print(timings(result))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -139,7 +139,7 @@ def describe(result: SearchResult) -> str:
 
 def timings(result: SearchResult) -> str:
     """Milliseconds per stage in one line."""
-    spent = ", ".join(f"{name} {ms:.0f} ms" for name, ms in result.timings_ms.items())
+    spent = ", ".join(f"{name} {ms:.0f} ms" for name, ms in result.timings_ms.items() if ms > 0)
     return f"{len(result.hits)} results; {spent}" if result.hits else f"nothing found; {spent}"
 
 

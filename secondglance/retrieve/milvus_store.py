@@ -34,11 +34,18 @@ _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1_000
 # Milvus Lite scans unflushed rows in Python; more than this are brought into a segment first.
 _LITE_UNFLUSHED = 1_000
+# A server searches rows that are not sealed by a coarse interim index: 48 % of the nearest 100 of
+# 10,000 random vectors on version 2.3. Sealed ones it searches exactly until HNSW is built.
+_SERVER_UNFLUSHED = 10_000
+_FLUSH_TIMEOUT_S = 120.0
 # Work on local disks may stall behind a compaction; it is not lost.
 _LITE_TIMEOUT_S = 600.0
 # Scores of equal vectors differ in the last float32 bits, with their place in a segment.
 _RANK_DIGITS = 6
 _SLACK = 16
+_HNSW_M = 32
+_HNSW_EF_CONSTRUCTION = 200
+_HNSW_EF_SEARCH = 128
 _SCHEMES = ("http", "https", "tcp")
 
 # What these log, with tracebacks, reaches the caller as a StoreError; a level that the
@@ -51,7 +58,7 @@ for _name in ("pymilvus", "grpc._server"):
 class MilvusStore:
     """A collection of a Milvus database, by cosine.
 
-    Lite is searched exactly (FLAT), servers through AUTOINDEX. A Lite folder belongs to one process
+    Lite is searched exactly (FLAT), servers through HNSW. A Lite folder belongs to one process
     at a time; stores of one process share it.
 
     Args:
@@ -100,7 +107,7 @@ class MilvusStore:
             self._timeout_s = _LITE_TIMEOUT_S
             address = milvus_lite.acquire(self._path)
         # After a kill, Lite replays its log into memory; how much is not said.
-        self._unflushed = _LITE_UNFLUSHED
+        self._unflushed = 0 if self._path is None else _LITE_UNFLUSHED
         try:
             with self._session(connecting=True):
                 self._client = MilvusClient(address, token=token or "", timeout=timeout_s)
@@ -122,7 +129,7 @@ class MilvusStore:
             exact=local,
             remote=not local,
             concurrent_processes=not local,
-            index="Milvus Lite (FLAT)" if local else "Milvus (AUTOINDEX)",
+            index="Milvus Lite (FLAT)" if local else f"Milvus (HNSW, M={_HNSW_M})",
         )
 
     def upsert(self, records: Sequence[Record]) -> None:
@@ -173,7 +180,7 @@ class MilvusStore:
                     limit=wanted,
                     filter=expression,
                     output_fields=["payload"],
-                    search_params={"metric_type": "COSINE"},
+                    search_params={"metric_type": "COSINE", "params": self._breadth(limit)},
                     timeout=self._timeout_s,
                 )
             scores = [round(float(hit["distance"]), _RANK_DIGITS) for hit in found]
@@ -221,10 +228,14 @@ class MilvusStore:
     def flush(self) -> None:
         """Returns when everything written before survives a kill of this process.
 
-        A server has an acknowledged write in its log (and limits how often it may be asked to
-        flush), and Lite has handed it to the system; the log is brought to the disk here.
+        A server has an acknowledged write in its log, and Lite has handed it to the system; the
+        log is brought to the disk here.
         """
         with self._session():
+            # A server limits how often it may be asked, so this waits for many rows.
+            if self._path is None and self._unflushed >= _SERVER_UNFLUSHED:
+                self._client.flush(self._collection, timeout=_FLUSH_TIMEOUT_S)
+                self._unflushed = 0
             self._seal_if_large()
             if self._path is not None:
                 milvus_lite.sync_log(self._path)
@@ -235,9 +246,9 @@ class MilvusStore:
             if self._client is None:
                 return
             try:
-                if self._path is not None and self._unflushed:
+                if self._unflushed:
                     with self._session():
-                        self._client.flush(self._collection, timeout=self._timeout_s)
+                        self._client.flush(self._collection, timeout=_FLUSH_TIMEOUT_S)
             finally:
                 self._release()
 
@@ -273,8 +284,11 @@ class MilvusStore:
                 schema.add_field(name, DataType.DOUBLE)
             schema.add_field(f"has_{name}", DataType.BOOL)
         index = MilvusClient.prepare_index_params()
-        layout = "AUTOINDEX" if self._path is None else "FLAT"
-        index.add_index("vector", index_type=layout, metric_type="COSINE")
+        if self._path is not None:
+            index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+        else:
+            params = {"M": _HNSW_M, "efConstruction": _HNSW_EF_CONSTRUCTION}
+            index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=params)
         self._client.create_collection(
             self._collection,
             schema=schema,
@@ -283,6 +297,10 @@ class MilvusStore:
             consistency_level="Strong",
             timeout=self._timeout_s,
         )
+
+    def _breadth(self, limit: int) -> dict[str, int]:
+        """How many neighbours HNSW follows; at least as many as are asked for."""
+        return {"ef": max(_HNSW_EF_SEARCH, 2 * limit)} if self._path is None else {}
 
     def _seal_if_large(self) -> None:
         if self._path is None or self._unflushed < _LITE_UNFLUSHED:

@@ -96,8 +96,9 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
 def test_search_prints_a_table_with_both_scores_and_timings(cache: Path, library: Path) -> None:
     done = run(cache, "search", "a dog", "--library", library, "-k", "3")
     assert done.returncode == 0, done.stderr
-    assert "recall score" in done.stdout
-    assert "rerank score" in done.stdout
+    upper, lower = (line.split() for line in done.stdout.splitlines()[1:3])
+    assert upper == ["recall", "recall", "rerank"]
+    assert lower == ["rank", "rank", "kind", "result", "score", "score", "score"]
     assert re.search(
         r"3 results; load \d+ ms, embed \d+ ms, recall \d+ ms, rerank \d+ ms", done.stdout
     )
