@@ -131,7 +131,7 @@ def _devices() -> Iterator[Finding]:
             name="GPU",
             state="note",
             detail="none found: models run on the processor",
-            remedy="the laptop preset reranks a few candidates a second there; lower --recall",
+            remedy="if the second pass takes too long, lower --recall or set --budget-ms",
         )
 
 
@@ -180,10 +180,12 @@ def _models(settings: Settings) -> Iterator[Finding]:
         elif _present(model, tag):
             yield Finding(name=name, state="ok", detail=shown)
         else:
+            offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+            then = "HF_HUB_OFFLINE is set" if offline else "it is downloaded on first use"
             yield Finding(
                 name=name,
-                state="problem" if os.environ.get("HF_HUB_OFFLINE") == "1" else "note",
-                detail=f"{shown} is not on this machine; it is downloaded on first use",
+                state="problem" if offline else "note",
+                detail=f"{shown} is not on this machine; {then}",
                 remedy=f"without a connection: --set {setting}=FOLDER, or HF_ENDPOINT=MIRROR",
             )
 

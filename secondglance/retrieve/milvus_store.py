@@ -48,10 +48,10 @@ _HNSW_EF_CONSTRUCTION = 200
 _HNSW_EF_SEARCH = 128
 _SCHEMES = ("http", "https", "tcp")
 
-# What these log, with tracebacks, reaches the caller as a StoreError; a level that the
-# application has set is left alone.
-for _name in ("pymilvus", "grpc._server"):
-    if logging.getLogger(_name).level == logging.NOTSET:
+# What these log, with tracebacks, reaches the caller as a StoreError. A level other than the one
+# they start with was set by the application and is left alone.
+for _name, _initial in (("pymilvus", logging.WARNING), ("grpc._server", logging.NOTSET)):
+    if logging.getLogger(_name).level == _initial:
         logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 
