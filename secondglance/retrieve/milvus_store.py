@@ -341,6 +341,11 @@ class MilvusStore:
                 f"Milvus at {self._label} does not answer",
                 remedy="start it or correct the address; a path ending in .db needs no server",
             )
+        if "unsupported pattern" in lower:
+            return StoreError(
+                f"Milvus at {self._label} only knows `like` patterns that end in %, such as 'a/%'",
+                remedy="use a newer server (2.5 knows all), or the faiss store",
+            )
         return StoreError(f"Milvus at {self._label} failed: {text}", remedy="see the server's log")
 
     def _release(self) -> None:
