@@ -69,21 +69,30 @@ def index(
     _show(report, as_json=as_json)
 
 
+STAGES = {
+    "scan": "looking for files",
+    "load": "loading the model",
+    "embed": "embedding",
+    "tidy": "tidying up",
+}
+
+
 class _Reporter:
     """Turns progress of the job into a bar on stderr."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        self._task = bar.add_task("looking for files", total=None)
+        self._stage = "scan"
+        self._task = bar.add_task(STAGES["scan"], total=None)
 
     def __call__(self, progress: Progress) -> None:
-        if progress.stage == "scan":
-            self._bar.update(self._task, completed=progress.done, total=progress.total or None)
-            return
-        text = "embedding" if progress.stage == "embed" else "tidying up"
+        total = progress.total or None
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._bar.reset(self._task, total=total)  # a finished bar would keep its time
+        text = STAGES[progress.stage]
         if progress.failed:
             text += f" [yellow]({progress.failed} failed)[/]"
-        total = progress.total or None
         self._bar.update(self._task, description=text, completed=progress.done, total=total)
 
 

@@ -276,6 +276,7 @@ class EmbedJob:
             words, self._texts = self._texts[:size], self._texts[size:]
             vectors = self._embedder.embed_texts([segment.text for _, segment in words])
             self._add(words, vectors)
+        self._report()
         due = time.monotonic() - self._written_at > WRITE_EVERY_S
         if due or len(self._records) >= WRITE_RECORDS:
             self._write()
@@ -344,5 +345,6 @@ class EmbedJob:
         self._report()
 
     def _report(self) -> None:
-        done = self.indexed + self.moved + len(self.failed_paths)
+        embedded = sum(len(work.items) for work in self._complete)
+        done = self.indexed + self.moved + len(self.failed_paths) + embedded
         self._on_progress(done, len(self.failed_paths), self.segments)

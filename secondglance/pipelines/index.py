@@ -26,7 +26,7 @@ from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 class Progress:
     """How far a run is; `total` is 0 while the scan still counts."""
 
-    stage: Literal["scan", "embed", "tidy"]
+    stage: Literal["scan", "load", "embed", "tidy"]
     done: int
     total: int
     failed: int = 0
@@ -133,6 +133,8 @@ class _Run:
         """Decodes, embeds and stores what is to do."""
         if not self._todo:
             return
+        self._on_progress(Progress(stage="load", done=0, total=0))
+        self._parts.embedder()
         self._job = EmbedJob(self._parts, self._todo, on_progress=self._on_embed)
         self._job.run()
 
