@@ -36,6 +36,7 @@ format: setup  ## Format the code.
 	$(BIN)/ruff format .
 
 bench: setup  ## Run the benchmarks; tables on the terminal, JSON in benchmarks/results.
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/stores.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/search.py
