@@ -286,6 +286,10 @@ class EmbedJob:
     ) -> None:
         for (work, segment), vector in zip(batch, vectors, strict=True):
             assert work.kind is not None
+            if not np.isclose(np.linalg.norm(vector), 1, atol=1e-3):
+                work.reason = "the model gave no usable vector for it"
+                self._lose(work, 1)
+                continue
             item = work.item
             id_ = record_id(work.content, segment, self._embedder.fingerprint)
             payload = {

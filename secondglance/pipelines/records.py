@@ -7,8 +7,8 @@ from pathlib import Path
 
 from secondglance.types import Kind, Payload, Segment
 
-MAX_TEXT_CHARS = 8000
-"""Milvus keeps a payload in at most 64 KiB; a character takes up to 4 bytes."""
+MAX_TEXT_CHARS = 4000
+"""Milvus keeps a payload in at most 65,535 bytes of JSON, where a character takes up to 12."""
 
 
 def content_hash(path: Path, *, manifest: bool) -> str:

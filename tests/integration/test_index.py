@@ -26,7 +26,7 @@ from secondglance.errors import (
 from secondglance.library import Library
 from secondglance.types import IndexReport
 from tests.libraries import Open, stored_ids, verify
-from tests.media import picture, write_clip, write_pictures
+from tests.media import Frame, picture, write_clip, write_pictures
 
 
 @pytest.fixture
@@ -458,3 +458,34 @@ def test_libraries_on_one_server_have_collections_of_their_own(tmp_path: Path) -
             assert library.settings.store.uri == "http://127.0.0.1:9"
         assert "secret" not in (folder / "library.json").read_text()
     assert len(names) == 2
+
+
+def test_a_picture_without_a_usable_vector_costs_only_itself(
+    media: Path, open_library: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = open_library()
+    embedder = library._parts.embedder()
+    embed = embedder.embed_pixels
+
+    def overflow(pixels: Frame) -> object:
+        vectors = embed(pixels)
+        vectors[0] = np.nan
+        return vectors
+
+    monkeypatch.setattr(embedder, "embed_pixels", overflow)
+    report = library.index([media / "photos"])
+    assert counts(report) == {"files": 6, "indexed": 5, "failed": 1}
+    assert "no usable vector" in report.errors[0].reason
+    verify(library)
+
+
+@pytest.mark.parametrize("store", ["milvus", "faiss"])
+def test_long_captions_in_any_script_fit(media: Path, open_library: Open, store: str) -> None:
+    rows = [
+        {"file": f"photos/picture-000{number}.jpg", "caption": character * 20_000}
+        for number, character in enumerate("x犬😀")
+    ]
+    (media / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    library = open_library(store=store)
+    assert counts(library.index([media])) == {"files": 9, "indexed": 9}
+    verify(library)
