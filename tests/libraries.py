@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from secondglance.library import Library
+from secondglance.types import IndexReport
 
 
 class Open:
@@ -53,3 +54,8 @@ def verify(library: Library) -> None:
         path = Path(str(record.payload["root"])) / str(record.payload["path"])
         holders = [file.path for file in catalog.files_with(str(record.payload["item"]))]
         assert str(path) in holders
+
+
+def counts(report: IndexReport) -> dict[str, int]:
+    names = ("files", "indexed", "unchanged", "moved", "removed", "failed")
+    return {name: getattr(report, name) for name in names if getattr(report, name)}
