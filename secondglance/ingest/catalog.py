@@ -326,11 +326,12 @@ class Catalog:
             outdated.append(Outdated(hash=content, file=(same or files)[0]))
         return outdated
 
-    def describe(self, content: str, description: str) -> None:
-        """Notes what the payloads of a content now say; see `description`."""
+    def describe(self, descriptions: Sequence[tuple[str, str]]) -> None:
+        """Notes what payloads now say: (content, its `description`)."""
         with self._errors(), self._db:
-            self._db.execute(
-                "UPDATE contents SET described_by = ? WHERE hash = ?", (description, content)
+            self._db.executemany(
+                "UPDATE contents SET described_by = ? WHERE hash = ?",
+                ((said, content) for content, said in descriptions),
             )
 
     def failures(self) -> list[FileFailure]:

@@ -21,6 +21,9 @@ from secondglance.pipelines.embed import EmbedJob
 from secondglance.pipelines.records import file_payload
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
+DESCRIBED_AT_ONCE = 256
+"""Contents whose payloads are rewritten with one write and one commit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -157,12 +160,12 @@ class _Run:
             self._removed = len(gone)
         if orphans := self._catalog.orphans():
             store = self._parts.store()
-            for content in orphans:
-                store.delete(self._catalog.record_ids(content))
+            store.delete([id_ for content in orphans for id_ in self._catalog.record_ids(content)])
             store.flush()
             self._catalog.drop_contents(orphans)
-        for outdated in self._catalog.outdated():
-            _describe_again(self._parts, outdated)
+        outdated = self._catalog.outdated()
+        for start in range(0, len(outdated), DESCRIBED_AT_ONCE):
+            _describe_again(self._parts, outdated[start : start + DESCRIBED_AT_ONCE])
 
     def _gone_below(self, root: Path, *, prune: bool) -> list[str]:
         missing = self._catalog.unseen(root)
@@ -203,16 +206,21 @@ class _Run:
         )
 
 
-def _describe_again(parts: Parts, outdated: Outdated) -> None:
-    """Rewrites payloads after a move or a new caption; the vectors are kept."""
-    file: FileRow = outdated.file
+def _describe_again(parts: Parts, outdated: Sequence[Outdated]) -> None:
+    """Rewrites payloads after moves and new captions; the vectors are kept."""
     store = parts.store()
-    records = store.get(parts.catalog.record_ids(outdated.hash))
-    renewed = [dataclasses.replace(record, payload=_renamed(record, file)) for record in records]
+    renewed = [
+        dataclasses.replace(record, payload=_renamed(record, item.file))
+        for item in outdated
+        for record in store.get(parts.catalog.record_ids(item.hash))
+    ]
     if renewed:
         store.upsert(renewed)
         store.flush()
-    parts.catalog.describe(outdated.hash, description(file.path, file.root, file.caption))
+    files = ((item.hash, item.file) for item in outdated)
+    parts.catalog.describe(
+        [(content, description(file.path, file.root, file.caption)) for content, file in files]
+    )
 
 
 def _renamed(record: Record, file: FileRow) -> dict[str, str | int | float]:

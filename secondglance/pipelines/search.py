@@ -113,8 +113,8 @@ def search(
     condition = _condition(filter, kind)
     clock = _Clock()
     with clock.stage("load"):
-        embedder, store = parts.embedder(), parts.store()
-        del embedder, store
+        parts.embedder()
+        parts.store()
     with clock.stage("embed"):
         vector = embed_query(parts, query)
     with clock.stage("recall"):

@@ -22,6 +22,7 @@ import functools
 import math
 import operator
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -77,14 +78,14 @@ def comparable(value: str | int | float) -> Value:
     return float(value)
 
 
-class Filter:
+class Filter(ABC):
     """A condition on a payload; build it with `parse_filter` or the helpers below."""
 
     __slots__ = ()
 
+    @abstractmethod
     def matches(self, payload: Payload) -> bool:
         """Whether a payload meets the condition: the reference that stores must agree with."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
