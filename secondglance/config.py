@@ -44,8 +44,9 @@ class RecallSettings(_Section):
     """The first pass: which open-clip model embeds."""
 
     model: str = Field(
-        default="builtin:untrained",
-        description="open-clip model name, hub id (org/name), local folder, or builtin:untrained",
+        default="builtin:starter",
+        description="open-clip model name, hub id (org/name), local folder, builtin:starter, or "
+        "builtin:untrained",
     )
     pretrained: str = Field(
         default="", description="open-clip tag, or a .safetensors file, for a model given by name"
@@ -66,9 +67,13 @@ class RerankSettings(_Section):
         default="qwen3vl", description="passthrough keeps recall order"
     )
     model: str = Field(
-        default="builtin:untrained", description="hub id, local folder, or builtin:untrained"
+        default="builtin:starter",
+        description="hub id, local folder, builtin:starter, or builtin:untrained",
     )
     revision: str | None = Field(default=None, description="hub revision to pin")
+    sha256: str | None = Field(
+        default=None, description="expected hash of model.safetensors, if it is one file"
+    )
     device: Device = Field(default="auto", description="auto takes CUDA, then MPS, then the CPU")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto is bfloat16 on CUDA, else float32"

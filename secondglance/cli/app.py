@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from secondglance import __version__
-from secondglance.cli import doctor, index, models, rerank, search, status
+from secondglance.cli import doctor, index, models, rerank, scenes, search, status
 from secondglance.cli.console import show_log
 
 app = typer.Typer(
@@ -45,3 +45,4 @@ app.command(
 app.command(epilog="Example: secondglance status --library ~/media.library")(status.status)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
+app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

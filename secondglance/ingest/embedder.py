@@ -12,6 +12,7 @@ import numpy as np
 
 from secondglance.errors import ModelError
 from secondglance.ingest.checkpoint import file_hash, find_clip
+from secondglance.ingest.folding import folded
 from secondglance.ingest.images import Preprocessing, load_rgb, resize
 from secondglance.media.pictures import open_picture
 
@@ -87,6 +88,12 @@ class ClipEmbedder:
             ) from error
         config: dict[str, Any] = open_clip.get_model_preprocess_cfg(self._model)
         self.preprocessing = _preprocessing(config)
+        if self.precision == "fp32":
+            self._model.visual = folded(
+                self._model.visual,
+                height=self.preprocessing.height,
+                width=self.preprocessing.width,
+            )
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
             self.precision, torch.float32
         )

@@ -6,8 +6,9 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from secondglance.config import RerankSettings, Settings, StoreSettings
 from secondglance.errors import EmbedderMismatchError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+STARTER = "builtin:starter"
 UNTRAINED = "builtin:untrained"
 DEFAULT_COLLECTION = "secondglance"
 
@@ -183,6 +185,7 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         max_frames=settings.max_frames,
         device=None if settings.device == "auto" else settings.device,
         revision=settings.revision,
+        sha256=settings.sha256,
         batch_tokens=settings.batch_tokens,
         **instruction,
         **model_options,
@@ -190,7 +193,9 @@ def open_reranker(settings: RerankSettings) -> Reranker:
 
 
 def clip_folder(model: str) -> str:
-    """A model as the embedder takes it; the built-in one becomes a folder."""
+    """A model as the embedder takes it; a built-in one becomes a folder."""
+    if model == STARTER:
+        return str(starter_folder("clip"))
     if model != UNTRAINED:
         return model
     from secondglance.models.untrained import build_untrained_clip
@@ -199,7 +204,9 @@ def clip_folder(model: str) -> str:
 
 
 def reranker_folder(model: str) -> str:
-    """A model as the reranker takes it; the built-in one becomes a folder."""
+    """A model as the reranker takes it; a built-in one becomes a folder."""
+    if model == STARTER:
+        return str(starter_folder("reranker"))
     if model != UNTRAINED:
         return model
     from secondglance.models.untrained import build_untrained_reranker
@@ -207,8 +214,13 @@ def reranker_folder(model: str) -> str:
     return str(build_untrained_reranker(cache_folder() / "untrained-reranker"))
 
 
+def starter_folder(name: Literal["clip", "reranker"]) -> Path:
+    """Where a starter model lies in the package."""
+    return Path(str(resources.files("secondglance"))) / "models" / "starter" / name
+
+
 def cache_folder() -> Path:
-    """Where built-in models are made: `SECONDGLANCE_CACHE`, or the user's cache folder."""
+    """Where untrained models are made: `SECONDGLANCE_CACHE`, or the user's cache folder."""
     from platformdirs import user_cache_path
 
     named = os.environ.get("SECONDGLANCE_CACHE")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
 from secondglance.errors import SecondGlanceError
 from secondglance.ingest.checkpoint import hub_repository
-from secondglance.pipelines.build import UNTRAINED
+from secondglance.pipelines.build import STARTER, UNTRAINED
 from secondglance.pipelines.preset import choose_preset, is_cached
 
 LOW_DISK_BYTES = 5 * 10**9
@@ -170,7 +170,14 @@ def _models(settings: Settings) -> Iterator[Finding]:
         wanted.append(("rerank model", rerank.model, "", "rerank.model"))
     for name, model, tag, setting in wanted:
         shown = f"{model}/{tag}" if tag else model
-        if model == UNTRAINED:
+        if model == STARTER:
+            yield Finding(
+                name=name,
+                state="note",
+                detail=f"{shown}: small, trained on generated scenes, for trying things out",
+                remedy="use --preset laptop or gpu for real search",
+            )
+        elif model == UNTRAINED:
             yield Finding(
                 name=name,
                 state="note",
@@ -191,7 +198,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _present(model: str, tag: str) -> bool:
-    if model == UNTRAINED:
+    if model in (STARTER, UNTRAINED):
         return True
     if Path(model.removeprefix("local-dir:")).expanduser().is_dir():
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -74,6 +75,29 @@ def find(
         folder = _fetch(name, revision, local_files_only, cache_dir, token)
     _check(folder)
     return folder
+
+
+def verify(folder: Path, sha256: str) -> None:
+    """Compares the weights with a known hash.
+
+    Raises:
+        ModelError: They are other weights, or lie in several files.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ModelError(
+            f"the weights in {folder} lie in several files, which one SHA-256 cannot pin",
+            remedy="pin a hub model by rerank.revision",
+        )
+    digest = hashlib.sha256()
+    with weights.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != sha256.lower():
+        raise ModelError(
+            f"{weights} has SHA-256 {digest.hexdigest()}, not {sha256.lower()}",
+            remedy="fetch the file again, or correct rerank.sha256",
+        )
 
 
 def load(folder: Path, *, device: torch.device, options: Mapping[str, Any]) -> Checkpoint:

@@ -52,6 +52,7 @@ class Qwen3VLReranker:
         default_instruction: What the candidate is judged by where a call does not say.
         device: None takes CUDA, then MPS, then the CPU.
         revision: Hub revision to pin.
+        sha256: Expected hash of `model.safetensors`.
         batch_tokens: Tokens of a batch, padding included; None takes 32,768 on CUDA, 8,192
             elsewhere. Halved for a batch that does not fit in the device's memory.
         local_files_only: Never ask the hub.
@@ -78,6 +79,7 @@ class Qwen3VLReranker:
         *,
         device: str | torch.device | None = None,
         revision: str | None = None,
+        sha256: str | None = None,
         batch_tokens: int | None = None,
         local_files_only: bool = False,
         cache_dir: str | None = None,
@@ -93,6 +95,8 @@ class Qwen3VLReranker:
             cache_dir=cache_dir,
             token=token,
         )
+        if sha256 is not None:
+            checkpoint.verify(folder, sha256)
         import torch
 
         self.max_length = max_length

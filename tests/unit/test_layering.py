@@ -14,10 +14,11 @@ ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     **{stage: BASE | {stage} for stage in STAGES},
     "models": BASE | {"models"},
+    "scenes": BASE | {"scenes"},
     "pipelines": BASE | STAGES | {"models", "pipelines"},
     "library": BASE | STAGES | {"pipelines"},
     "__main__": {"cli"},
-    "cli": BASE | {"pipelines", "library", "cli"},
+    "cli": BASE | {"pipelines", "library", "scenes", "cli"},
     "server": BASE | {"pipelines", "library", "server"},
 }
 MODULES = sorted(

@@ -1,0 +1,1 @@
+"""Generated scenes: objects over a procedural backdrop, drawn and described."""
