@@ -45,7 +45,7 @@ def scenes(
             clips=clips,
             texts=texts,
             family=family,
-            split=split,  # type: ignore[arg-type]
+            split=split,
             seed=seed,
             progress=lambda done: bar.advance(task, done),
         )

@@ -37,7 +37,7 @@ def folded(tower: torch.nn.Module, *, height: int, width: int) -> torch.nn.Modul
     fast = copy.deepcopy(tower)
     for module in list(fast.modules()):
         _fold_children(module)
-    fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fast = fast.to(memory_format=torch.channels_last)
     device = next(tower.parameters()).device
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn((2, 3, height, width), generator=generator).to(device)

@@ -25,7 +25,14 @@ TASKS: tuple[Task, ...] = get_args(Task)
 FAMILY = 4
 """Scenes of a family of near-misses, at most."""
 CLIP_FRAMES = 8
-DIFFICULTY: dict[Difference, int] = {"binding": 3, "relation": 2, "count": 2, "motion": 2}
+DIFFICULTY: dict[Difference, int] = {
+    "object": 2,
+    "binding": 3,
+    "relation": 3,
+    "count": 2,
+    "place": 2,
+    "motion": 3,
+}
 """How much more often a near-miss differs in this than in another fact."""
 
 

@@ -123,7 +123,7 @@ def test_a_near_miss_differs_in_one_stated_fact(difference: str) -> None:
         if difference not in differences(scene, plan):
             continue
         met += 1
-        other = near_miss(scene, plan, difference, rng)  # type: ignore[arg-type]
+        other = near_miss(scene, plan, difference, rng)
         assert other != scene
         before, after = facts(scene), facts(other)
         changed = {name for name in before if before[name] != after[name]}

@@ -35,6 +35,7 @@ JUDGED_BATCHES = {"text-image": 8, "text-clip": 6}
 JUDGED_BATCHES_ELSE = 3
 CAPTION_WEIGHT = 0.5
 PHOTOS_A_STEP = 48
+REASON_WEIGHT = 0.3
 RAMP_SHARE = 0.25
 """Share of the yes/no stage over which near-misses are mixed in."""
 
@@ -109,6 +110,13 @@ class Trainer:
         self._plain = Pictures(renderer, options.device, augment=False)
         self._photos = Photographs(options.device, seed=own) if options.photos > 0 else None
         self._weights = [w for w in self._model.parameters() if w.requires_grad]
+        # What a near-miss differs in, told from the same state as yes or no. It shows each
+        # comparison its own error, and is thrown away after training.
+        width = self._model.config.text_config.hidden_size
+        self._reasons = torch.nn.Linear(width, len(KINDS), device=self._device)
+        torch.nn.init.zeros_(self._reasons.weight)
+        torch.nn.init.zeros_(self._reasons.bias)
+        self._trained = [*self._weights, *self._reasons.parameters()]
         self._ema = [w.detach().clone() for w in self._weights]
         self._optimizer = self._make_optimizer()
         self._steps = 0
@@ -175,8 +183,8 @@ class Trainer:
             return reranker_model.save_weights(self._model.state_dict(), self._options.out)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        decayed = [w for w in self._weights if w.ndim >= 2]
-        free = [w for w in self._weights if w.ndim < 2]
+        decayed = [w for w in self._trained if w.ndim >= 2]
+        free = [w for w in self._trained if w.ndim < 2]
         return torch.optim.AdamW(
             [
                 {"params": decayed, "weight_decay": self._options.weight_decay},
@@ -237,9 +245,12 @@ class Trainer:
             seen = self._see(batch, None if captioning else query, document)
             loss = torch.zeros((), device=self._device)
             if not captioning:
-                log_odds = self._judge(batch, seen)
+                log_odds, state = self._judge(batch, seen)
                 loss = F.binary_cross_entropy_with_logits(log_odds, labels)
                 self._sums.add("yesno", loss)
+                reason = F.cross_entropy(self._reasons(state).float(), kinds)
+                self._sums.add("reason", reason)
+                loss = loss + REASON_WEIGHT * reason
                 self._sums.count(log_odds, labels, kinds)
             if telling:
                 told = self._caption(batch, seen[1])
@@ -248,8 +259,8 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not for texts only, while only captions matter
             loss.backward()  # type: ignore[no-untyped-call]
-        self._ranks.average(self._weights)
-        torch.nn.utils.clip_grad_norm_(self._weights, 1.0, foreach=True)
+        self._ranks.average(self._trained)
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0, foreach=True)
         self._optimizer.step()
         self._steps += 1
         self._sums.pairs += len(batch.labels) * self._ranks.count
@@ -304,14 +315,19 @@ class Trainer:
 
         return look(batch.query, query), look(batch.document, document)
 
-    def _judge(self, batch: Batch, seen: tuple[Seen | None, Seen | None]) -> torch.Tensor:
+    def _judge(
+        self, batch: Batch, seen: tuple[Seen | None, Seen | None]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-odds of each pair, and the state they are read from."""
         query, document = seen
         if document is not None:
             document = document.rows(batch.rows)
         parts = [part for part in (query, document) if part is not None]
         hidden = self._read(batch.words, join(parts) if parts else None)
         with torch.autocast(self._device.type, enabled=False):
-            return self._forward.log_odds(hidden, batch.last, self._yes, self._no)
+            log_odds = self._forward.log_odds(hidden, batch.last, self._yes, self._no)
+            rows = torch.arange(len(batch.last), device=hidden.device)
+            return log_odds, hidden[rows, batch.last].float()
 
     def _caption(self, batch: Batch, document: Seen | None) -> torch.Tensor:
         assert batch.caption is not None
@@ -365,7 +381,7 @@ class Trainer:
             tensors = self._to_device(batch)
             frames = self._frames(tensors, self._plain)
             with torch.no_grad(), self._autocast():
-                values = self._judge(tensors, self._see(tensors, *frames))
+                values, _ = self._judge(tensors, self._see(tensors, *frames))
             return values.float().cpu().numpy()
 
         with self._averaged():
