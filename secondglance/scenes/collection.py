@@ -21,7 +21,7 @@ from secondglance.scenes.edit import differences, near_miss
 from secondglance.scenes.examples import say
 from secondglance.scenes.plan import Plan, contradicts, full_plan, partial_plan
 from secondglance.scenes.scene import Scene, sample
-from secondglance.scenes.vocabulary import Language, Split
+from secondglance.scenes.vocabulary import Difference, Language, Split
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -38,6 +38,9 @@ CLIP_FPS = 12
 JPEG_QUALITY = 90
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 BATCH = 16
+MAX_FAMILY = 100
+TRIES = 8
+"""Draws of one difference before another steps in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,23 +99,28 @@ def write_collection(
         pictures: How many pictures.
         clips: How many clips.
         texts: How many texts.
-        family: A target and its near-misses.
+        family: How many a target and its near-misses are, at most `MAX_FAMILY`.
         image_queries: How many of the pictures are asked for by another picture of their scene.
         split: Whose combinations of kinds; `test` ones never occur in training.
         seed: The same seed gives the same collection.
         device: Where pictures are rendered.
-        progress: Called with the number of files written since the last call.
+        progress: Called with the number of media files written since the last call.
 
     Raises:
         InputError: The folder is not empty, or a number makes no sense.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", remedy="name a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty", remedy="name a new folder")
-    if min(pictures, clips, texts) < 0 or family < 1 or pictures + clips + texts < 1:
+    if min(pictures, clips, texts) < 0 or pictures + clips + texts < 1:
         raise InputError(
-            f"cannot make {pictures} pictures, {clips} clips and {texts} texts in families of "
-            f"{family}",
-            remedy="ask for at least one file and families of at least one",
+            f"cannot make {pictures} pictures, {clips} clips and {texts} texts",
+            remedy="ask for at least one file",
+        )
+    if not 1 <= family <= MAX_FAMILY:
+        raise InputError(
+            f"cannot make families of {family}", remedy=f"choose a size from 1 to {MAX_FAMILY}"
         )
     rng = random.Random(f"collection {split} {seed}")
     entries: list[Entry] = []
@@ -159,15 +167,16 @@ def _add_families(
         ):
             continue
         number = len(plans)
-        plans[number] = plan
         rng.shuffle(options)
-        kinds = ["target", *(options[i % len(options)] for i in range(size - 1))]
-        members: list[Scene] = []
-        for kind in kinds[: count - made]:
-            member = scene
-            while member in members or (kind != "target" and member == scene):
-                member = near_miss(scene, plan, kind, rng, split=split)  # type: ignore[arg-type]
-            members.append(member)
+        size_now = min(size, count - made)
+        members: list[tuple[str, Scene]] = [
+            ("target", scene),
+            *_near_misses(scene, plan, options, size_now - 1, split, rng),
+        ]
+        if len(members) < size_now:
+            continue
+        plans[number] = plan
+        for kind, member in members:
             made += 1
             entries.append(
                 Entry(
@@ -178,6 +187,31 @@ def _add_families(
                     kind=kind,
                 )
             )
+
+
+def _near_misses(
+    scene: Scene,
+    plan: Plan,
+    options: list[Difference],
+    wanted: int,
+    split: Split,
+    rng: random.Random,
+) -> list[tuple[Difference, Scene]]:
+    """Different near-misses of a scene, by each difference in turn; fewer if it has not so many.
+
+    Some facts have one alternative only: once that is taken, the next difference steps in.
+    """
+    found: list[tuple[Difference, Scene]] = []
+    for number in range(wanted):
+        first = number % len(options)
+        for kind in (d for d in (*options[first:], *options[:first]) for _ in range(TRIES)):
+            other = near_miss(scene, plan, kind, rng, split=split)
+            if other != scene and all(other != known for _, known in found):
+                found.append((kind, other))
+                break
+        else:
+            break
+    return found
 
 
 def _requests(
@@ -235,7 +269,8 @@ def _write(
     pictures = [(folder / e.path, e.scene) for e in entries if e.medium == "picture"]
     targets = {e.family: e.scene for e in entries if e.kind == "target"}
     asked = [(folder / r.image, targets[int(r.id.split("-")[1])]) for r in requests if r.image]
-    _write_pictures(renderer, [*pictures, *asked], rng, progress)
+    _write_pictures(renderer, pictures, rng, progress)
+    _write_pictures(renderer, asked, rng, lambda done: None)
     for entry in entries:
         if entry.medium == "clip":
             _write_clip(renderer, folder / entry.path, entry.scene, rng)
