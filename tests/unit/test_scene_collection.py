@@ -18,7 +18,7 @@ from PIL import Image
 from secondglance.cli.scenes import scenes
 from secondglance.errors import InputError
 from secondglance.media.video import Video
-from secondglance.scenes import collection, render
+from secondglance.scenes import collection, sprites
 from secondglance.scenes.collection import Collection, Entry, write_collection
 from secondglance.scenes.drawing import CLIP_S
 from secondglance.scenes.edit import near_miss
@@ -32,7 +32,7 @@ COUNTS: dict[str, Any] = {"pictures": 6, "clips": 1, "texts": 2, "family": 4, "s
 def _sprites_once() -> Iterator[None]:
     """Making the sprites ready takes seconds; it is the same for every collection."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "pyramid", functools.cache(render.pyramid))
+        patch.setattr("secondglance.scenes.render.pyramid", functools.cache(sprites.pyramid))
         yield
 
 
