@@ -32,7 +32,7 @@ from secondglance.scenes.weather import fall
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-CHUNK_PX = {"cuda": 1 << 25, "cpu": 1 << 20}
+CHUNK_PX = {"cuda": 1 << 26, "cpu": 1 << 20}
 """Pixels painted at once; some thirty float planes of them are alive at a time."""
 PATCH_PX = {"cuda": 1 << 23, "cpu": 1 << 20}
 """Pixels of sprites sampled at once."""

@@ -42,20 +42,11 @@ class Ranks:
         dist.broadcast(value, 0, group=self._clock)
         return float(value[0])
 
-    def average(self, weights: Sequence[Tensor]) -> None:
-        """Replaces every gradient by its mean over all processes; a missing one counts as 0."""
-        if self.count == 1:
-            return
-        gradients = [
-            torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights
-        ]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.count
-        start = 0
-        for weight, gradient in zip(weights, gradients, strict=True):
-            weight.grad = flat[start : start + gradient.numel()].view_as(gradient)
-            start += gradient.numel()
+    def average(self, gradient: Tensor) -> None:
+        """Replaces a gradient by its mean over all processes."""
+        if self.count > 1:
+            dist.all_reduce(gradient)
+            gradient /= self.count
 
     def close(self) -> None:
         """Leaves the group."""

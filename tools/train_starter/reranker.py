@@ -2,7 +2,8 @@
 
     python -m tools.train_starter.reranker tokenizer
     python -m tools.train_starter.reranker train --out run1 --minutes 9
-    python -m tools.train_starter.reranker train --out run2 --minutes 9 --resume run1 --stage yesno
+    python -m tools.train_starter.reranker train --out run2 --minutes 9 --resume run1 \
+        --seeing-minutes 0 --caption-minutes 0
     python -m tools.train_starter.reranker assemble --weights run2 --out starter-reranker
 
 This module imports no torch: the processes that make batches import it too, and need none.
@@ -76,12 +77,14 @@ def _train_rank(ranks: Ranks, options: argparse.Namespace) -> None:
         Options(
             out=options.out,
             minutes=options.minutes,
-            caption_minutes=options.caption_minutes if options.stage == "both" else 0.0,
+            seeing_minutes=options.seeing_minutes,
+            caption_minutes=options.caption_minutes,
             resume=resume,
             batch=options.batch,
+            group=options.group,
             workers=max(1, options.workers // ranks.count),
             lr=options.lr,
-            caption_lr=options.caption_lr,
+            matrix_lr=options.matrix_lr,
             final_lr=options.final_lr,
             hard=options.hard,
             weight_decay=options.weight_decay,
@@ -90,7 +93,7 @@ def _train_rank(ranks: Ranks, options: argparse.Namespace) -> None:
             photos=options.photos,
             seed=len(resume) if options.seed is None else options.seed,
             device=device,
-            compiled=options.compile,
+            eager=options.eager,
             log=options.log or options.out / "log.jsonl",
             tokenizer=options.tokenizer,
         ),
@@ -118,14 +121,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, required=True)
     train.add_argument("--minutes", type=float, default=9.0, help="the whole run takes so long")
+    train.add_argument("--seeing-minutes", type=float, default=0.5)
     train.add_argument("--caption-minutes", type=float, default=1.0)
     train.add_argument("--resume", type=Path, nargs="+", help="weights, or the folder of a run")
-    train.add_argument("--stage", choices=("both", "yesno"), default="both")
-    train.add_argument("--batch", type=int, default=1024)
+    train.add_argument("--batch", type=int, default=512, help="pairs a step on each GPU")
+    train.add_argument(
+        "--group", type=int, default=8, help="steps whose pictures are drawn at once"
+    )
     train.add_argument("--workers", type=int, default=12)
-    train.add_argument("--lr", type=float, default=5e-4)
-    train.add_argument("--caption-lr", type=float, default=1e-3)
-    train.add_argument("--final-lr", type=float, default=0.0, help="where the cosine ends")
+    train.add_argument("--lr", type=float, default=8e-4, help="of embeddings, norms and heads")
+    train.add_argument("--matrix-lr", type=float, default=1e-3, help="of matrices")
+    train.add_argument("--final-lr", type=float, default=0.0, help="share of them at the end")
     train.add_argument("--hard", type=float, default=0.6, help="near-misses among negatives")
     train.add_argument("--weight-decay", type=float, default=0.05)
     train.add_argument("--judged-size", type=int, default=512, help="pairs of evaluation batches")
@@ -134,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--gpus", type=int, default=1)
     train.add_argument("--seed", type=int, help="another one for each run of a series")
     train.add_argument("--device", default="cuda")
-    train.add_argument("--compile", action="store_true")
+    train.add_argument("--eager", action="store_true", help="do not record CUDA graphs")
     train.add_argument("--log", type=Path)
     train.add_argument("--tokenizer", type=Path, default=TOKENIZER)
     return parser

@@ -20,26 +20,36 @@ from secondglance.rerank import prompt
 from secondglance.scenes.examples import Pair, Side, Task, clip_times, pairs, stack
 from tools.train_starter.reranker_model import DESCRIBE, TOKENIZER
 from tools.train_starter.reranker_prompts import Prompts, Slot, Words
+from tools.train_starter.reranker_seeing import IGNORED, TOKEN, Shown, shown
 
-TOKEN = 32
-"""Side of the square that one vision token stands for, in pixels."""
-PICTURE_SIZES = ((192, 192), (192, 192), (160, 224), (224, 160))
-"""(height, width), with equal chances."""
+SQUARE = (192, 192)
+PICTURE_SIZES = (SQUARE, SQUARE, SQUARE, (160, 224), (224, 160))
+"""(height, width), with equal chances, of pictures that words are compared with."""
 CLIP_SIZE = (128, 128)
 KINDS = (
     "positive", "random", "object", "colour", "binding", "relation", "count", "size", "place",
     "time", "weather", "motion", "photo",
 )  # fmt: skip
 SHARES: dict[Task, float] = {
-    "text-image": 0.45,
+    "text-image": 0.4,
     "text-clip": 0.22,
     "image-image": 0.07,
     "image-clip": 0.05,
-    "text-text": 0.08,
+    "text-text": 0.12,
     "image-text": 0.05,
-    "text-mixed": 0.08,
+    "text-mixed": 0.09,
 }
 CAPTIONING_SHARES: dict[Task, float] = {"text-image": 0.6, "text-clip": 0.4}
+WIDTHS: dict[Task, tuple[int, int]] = {
+    "text-image": (160, 168),
+    "text-clip": (216, 216),
+    "image-image": (144, 168),
+    "image-clip": (200, 216),
+    "text-text": (184, 0),
+    "image-text": (168, 0),
+    "text-mixed": (192, 168),
+}
+"""Tokens that prompts, and those for captions, are padded to; hardly any is longer."""
 
 
 @dataclass(slots=True)
@@ -64,12 +74,14 @@ class Batch:
         labels: (batch,): 1.0 where the pair matches.
         kinds: (batch,): index in `KINDS`.
         chinese: (batch,): whether the texts are Chinese.
+        queries: So many consecutive pairs share a candidate.
         query: Its pictures, if it has any.
-        document: Its pictures, if it has any: those of each candidate, which several pairs share.
-        rows: (batch,): number of each pair's candidate among these.
+        document: Its pictures, if it has any: one candidate for each `queries` pairs.
+        shown: What the document's vision tokens show, if it has pictures.
         caption: Prompts that ask for the document's description, and the description.
-        caption_from: Flat places, in batch x tokens, of the tokens that foretell the next.
-        caption_to: The tokens that follow there.
+        caption_to: (candidates, tokens): what follows each token of these; IGNORED but in the
+            description.
+        told_from: Column before which no description begins.
     """
 
     task: Task
@@ -78,12 +90,13 @@ class Batch:
     labels: Any
     kinds: Any
     chinese: Any
+    queries: int = 1
     query: View | None = None
     document: View | None = None
-    rows: Any = None
+    shown: Shown | None = None
     caption: Words | None = None
-    caption_from: Any = None
     caption_to: Any = None
+    told_from: int = 0
 
 
 class Batches:
@@ -106,16 +119,30 @@ class Batches:
         self._vary = vary
         self._queries = queries
 
-    def make(self, task: Task, *, seed: int, hard: float) -> Batch:
-        """One batch; the same arguments give the same batch."""
+    def make(
+        self, task: Task, *, seed: int, hard: float, picture: tuple[int, int] | None = None
+    ) -> Batch:
+        """One batch; the same arguments give the same batch.
+
+        Args:
+            task: What is compared.
+            seed: Of the pairs.
+            hard: Share of near-misses among the pairs that do not match.
+            picture: Height and width of pictures, if not left to chance.
+        """
         rng = random.Random(f"{task} {seed}")
+        if picture is None:
+            free = self._vary and task in ("text-image", "text-mixed")
+            picture = rng.choice(PICTURE_SIZES) if free else SQUARE
         made = pairs(
             task, self._size, seed=seed, split=self._split, hard=hard, queries=self._queries
         )
         firsts = made[:: self._queries]
         query_is, document_is = task.split("-")
-        query, query_part = self._view(query_is, [pair.query for pair in made], rng)
-        document, document_part = self._view(document_is, [pair.document for pair in firsts], rng)
+        query, query_part = self._view(query_is, [pair.query for pair in made], rng, picture)
+        document, document_part = self._view(
+            document_is, [pair.document for pair in firsts], rng, picture
+        )
         template = self._prompts.template(query_part, document_part)
         texts = [
             [self._text(side(pair).text, rng) for pair in made]
@@ -123,9 +150,9 @@ class Batches:
             if any(isinstance(piece, Slot) for piece in part)
         ]
         if texts:
-            words, last, _ = self._prompts.fill(template, texts)
+            words, last, _ = self._prompts.fill(template, texts, width=WIDTHS[task][0])
         else:
-            words, last, _ = self._prompts.fixed(template, len(made))
+            words, last, _ = self._prompts.fixed(template, len(made), width=WIDTHS[task][0])
         batch = Batch(
             task=task,
             words=words,
@@ -133,11 +160,14 @@ class Batches:
             labels=np.array([pair.label for pair in made], dtype=np.float32),
             kinds=np.array([KINDS.index(pair.kind) for pair in made]),
             chinese=np.array([pair.language == "zh" for pair in made]),
+            queries=self._queries,
             query=query,
             document=document,
-            rows=np.arange(len(made)) // self._queries,
         )
         if document is not None:
+            batch.shown = shown(
+                document.sprites, document.backdrop, height=document.height, width=document.width
+            )
             self._caption(batch, firsts, document_part, rng)
         return batch
 
@@ -151,16 +181,16 @@ class Batches:
             template,
             [[DESCRIBE[pair.language] for pair in made]],
             answers=[pair.caption for pair in made],
+            width=WIDTHS[batch.task][1],
         )
-        sizes = last - asked
-        start = np.repeat(np.arange(len(made)) * words.ids.shape[1] + asked, sizes)
-        step = np.arange(len(start)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        place = np.arange(words.ids.shape[1])
+        told = (place >= asked[:, None]) & (place < last[:, None])
         batch.caption = words
-        batch.caption_from = start + step
-        batch.caption_to = words.ids.reshape(-1)[batch.caption_from + 1]
+        batch.told_from = int(asked.min()) // 8 * 8
+        batch.caption_to = np.where(told, np.roll(words.ids, -1, axis=1), IGNORED)
 
     def _view(
-        self, kind: str, sides: Sequence[Side], rng: random.Random
+        self, kind: str, sides: Sequence[Side], rng: random.Random, picture: tuple[int, int]
     ) -> tuple[View | None, list[Any]]:
         """A side's pictures, and its part of the prompt."""
         if kind == "text":
@@ -171,7 +201,7 @@ class Batches:
             middles = [(a + b) / 2 for a, b in zip(times_s[::2], times_s[1::2], strict=True)]
             part: list[Any] = [*prompt.video_pieces(middles, height // TOKEN, width // TOKEN)]
         else:
-            height, width = rng.choice(PICTURE_SIZES) if self._vary else PICTURE_SIZES[0]
+            height, width = picture
             times_s = (0.0,)
             part = [*prompt.image_pieces(height // TOKEN, width // TOKEN)]
             if kind == "mixed":
@@ -218,7 +248,8 @@ class Workers:
         tokenizer: Path = TOKENIZER,
     ) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._queue: Any = spawn.Queue(maxsize=4 * count)
+        # Few: what is made shall follow what is asked for within seconds.
+        self._queue: Any = spawn.Queue(maxsize=max(4, count // 2))
         self._judged_queue: Any = spawn.Queue()
         self._judged: list[Batch] = []
         self._expected = len(judged)

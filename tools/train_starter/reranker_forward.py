@@ -31,9 +31,13 @@ class Seen:
     tokens: Tensor
     deep: tuple[Tensor, ...]
 
-    def rows(self, numbers: Tensor) -> Seen:
-        """The pictures of these rows; one may come several times."""
-        return Seen(self.tokens[numbers], tuple(layer[numbers] for layer in self.deep))
+    def repeated(self, times: int) -> Seen:
+        """Each picture so many times, one after the other."""
+
+        def repeat(value: Tensor) -> Tensor:
+            return value[:, None].expand(-1, times, -1, -1).reshape(-1, *value.shape[1:])
+
+        return Seen(repeat(self.tokens), tuple(repeat(layer) for layer in self.deep))
 
 
 def join(parts: Sequence[Seen]) -> Seen:
@@ -67,18 +71,12 @@ class Forward(torch.nn.Module):
 
     Args:
         model: Whose weights to use. They stay its own: nothing is copied.
-        compiled: Compile the layers; pays off after a minute or so on a GPU.
     """
 
-    def __init__(self, model: Any, *, compiled: bool = False) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self._places: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-        self._vision_layer = _vision_layer
-        self._text_layer = _text_layer
-        if compiled:
-            self._vision_layer = torch.compile(_vision_layer, dynamic=True)
-            self._text_layer = torch.compile(_text_layer, dynamic=True)
 
     def see(self, cut: Tensor, height: int, width: int) -> Seen:
         """The vision tower.
@@ -100,7 +98,7 @@ class Forward(torch.nn.Module):
         deep = []
         wanted = list(visual.deepstack_visual_indexes)
         for number, block in enumerate(visual.blocks):
-            hidden = self._vision_layer(block, hidden, cos, sin)
+            hidden = _vision_layer(block, hidden, cos, sin)
             if number in wanted:
                 merger = visual.deepstack_merger_list[wanted.index(number)]
                 deep.append(merger(hidden).view(batch, times * count // 4, -1))
@@ -121,7 +119,9 @@ class Forward(torch.nn.Module):
             Hidden states after the last norm, (batch, tokens, hidden).
         """
         language = self.model.model.language_model
-        hidden = language.embed_tokens(ids)
+        # Unlike an embedding's, the gradient of this needs no sorting.
+        table = language.embed_tokens.weight
+        hidden = table.index_select(0, ids.flatten()).view(*ids.shape, -1)
         where = None
         if seen is not None and spots is not None:
             where = spots[..., None].expand(-1, -1, hidden.shape[-1])
@@ -132,22 +132,20 @@ class Forward(torch.nn.Module):
             cos, sin = cos.to(dtype), sin.to(dtype)
         cos, sin = cos[:, None], sin[:, None]
         for number, layer in enumerate(language.layers):
-            hidden = self._text_layer(layer, hidden, cos, sin)
+            hidden = _text_layer(layer, hidden, cos, sin)
             if seen is not None and where is not None and number < len(seen.deep):
                 hidden = hidden.scatter_add(1, where, seen.deep[number].to(hidden.dtype))
         return _rms(language.norm, hidden)
 
-    def log_odds(self, hidden: Tensor, last: Tensor, yes: int, no: int) -> Tensor:
-        """logit_yes - logit_no after the tokens at `last` (batch,), in float32: (batch,)."""
-        picked = hidden[torch.arange(len(last), device=last.device), last].float()
+    def log_odds(self, state: Tensor, yes: int, no: int) -> Tensor:
+        """logit_yes - logit_no of states (batch, hidden), in float32: (batch,)."""
         rows = self.model.model.language_model.embed_tokens.weight
-        odds: Tensor = picked @ (rows[yes] - rows[no]).float()
+        odds: Tensor = state.float() @ (rows[yes] - rows[no]).float()
         return odds
 
-    def logits(self, hidden: Tensor, spots: Tensor) -> Tensor:
-        """Logits at flat places (targets,) in batch x tokens: (targets, vocabulary)."""
-        picked = hidden.flatten(0, 1)[spots]
-        return F.linear(picked, self.model.model.language_model.embed_tokens.weight)
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token: (..., vocabulary)."""
+        return F.linear(hidden, self.model.model.language_model.embed_tokens.weight)
 
     def _place(
         self, rows: int, columns: int, device: torch.device

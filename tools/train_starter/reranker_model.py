@@ -181,6 +181,17 @@ def build_model(tokenizer: Any, *, seed: int = 0) -> Any:
     return model
 
 
+def matrices(model: Any) -> tuple[list[Any], list[Any]]:
+    """Weights that map hidden states to hidden states, and all others."""
+    inside: list[Any] = []
+    others: list[Any] = []
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            mapping = weight.ndim == 2 and "embed" not in name
+            (inside if mapping else others).append(weight)
+    return inside, others
+
+
 def save_weights(weights: dict[str, torch.Tensor], folder: Path) -> list[Path]:
     """Saves weights as float16 in parts of at most 15 MiB; returns their paths.
 

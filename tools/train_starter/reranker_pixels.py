@@ -13,6 +13,8 @@ from torch import Tensor
 
 PIXELS_AT_ONCE = 1 << 26
 """Pixels rendered at once, to bound memory."""
+ALIKE = 128
+"""Pictures that are varied in the same way."""
 
 # ITU-T T.81, annex K: the usual quantisation tables of JPEG.
 _LUMA = torch.tensor(
@@ -91,8 +93,9 @@ class Pictures:
             )
             value = drawn.permute(0, 1, 4, 2, 3).float() / 255
             if self._augment:
-                value = self._vary(value, height, width)
-            parts.append(value)
+                parts += [self._vary(few, height, width) for few in value.split(ALIKE)]
+            else:
+                parts.append(value)
         return torch.cat(parts) * 2 - 1
 
     def _scale(self, frames: int) -> float:

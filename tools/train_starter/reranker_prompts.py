@@ -21,7 +21,7 @@ from tools.train_starter.reranker_model import TOKENIZER, load_tokenizer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Integers = npt.NDArray[np.int64]
+    Integers = npt.NDArray[np.int32 | np.int64]
 
 LENGTH_STEP = 16
 """Prompts are padded to a multiple of so many tokens."""
@@ -100,7 +100,12 @@ class Prompts:
         return tuple(parts)
 
     def fill(
-        self, template: Template, texts: Sequence[Sequence[str]], *, answers: Sequence[str] = ()
+        self,
+        template: Template,
+        texts: Sequence[Sequence[str]],
+        *,
+        answers: Sequence[str] = (),
+        width: int = 0,
     ) -> tuple[Words, Integers, Integers]:
         """Puts each pair's texts into a template.
 
@@ -108,6 +113,7 @@ class Prompts:
             template: What `template` returns.
             texts: For each slot a text of each pair.
             answers: What follows each prompt, without its end.
+            width: Tokens to pad to, if none is longer.
 
         Returns:
             The prompts, and for each pair the place of the prompt's last token and of the last
@@ -124,21 +130,25 @@ class Prompts:
             end = [self.special_ids["<|im_end|>"]]
             cells.append([ids + end for ids in self._tokens(answers)])
         batch = next((len(cell) for cell in cells if isinstance(cell, list)), 0)
-        return self._lay_out(cells, batch, answered=bool(answers))
+        return self._lay_out(cells, batch, answered=bool(answers), width=width)
 
-    def fixed(self, template: Template, batch: int) -> tuple[Words, Integers, Integers]:
+    def fixed(
+        self, template: Template, batch: int, *, width: int = 0
+    ) -> tuple[Words, Integers, Integers]:
         """Prompts without texts of their own: all alike."""
-        return self._lay_out([p for p in template if isinstance(p, Fixed)], batch, answered=False)
+        cells = [part for part in template if isinstance(part, Fixed)]
+        return self._lay_out(cells, batch, answered=False, width=width)
 
     def _lay_out(
-        self, cells: Sequence[Fixed | list[Any]], batch: int, *, answered: bool
+        self, cells: Sequence[Fixed | list[Any]], batch: int, *, answered: bool, width: int
     ) -> tuple[Words, Integers, Integers]:
         lengths = np.zeros(batch, dtype=np.int64)
         for cell in cells:
             lengths += len(cell.ids) if isinstance(cell, Fixed) else [len(ids) for ids in cell]
-        width = -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP
-        ids = np.full((batch, width), self.pad, dtype=np.int64)
-        positions = np.zeros((3, batch, width), dtype=np.int64)
+        if lengths.max() > width:
+            width = -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP
+        ids = np.full((batch, width), self.pad, dtype=np.int32)
+        positions = np.zeros((3, batch, width), dtype=np.int32)
         spots: list[Integers] = []
         rows = np.arange(batch)[:, None]
         offset, cursor = np.zeros((batch, 1), dtype=np.int64), np.zeros((batch, 1), dtype=np.int64)

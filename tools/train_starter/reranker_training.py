@@ -1,8 +1,4 @@
-"""The training loop of the starter reranker: first captions, then yes or no.
-
-Yes or no alone hardly teaches the model to see. Describing pictures does, in about a minute, and
-stays as a second objective, or objects and relations would be forgotten.
-"""
+"""The training loop of the starter reranker: first seeing, then captions, then yes or no."""
 
 from __future__ import annotations
 
@@ -11,36 +7,51 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from secondglance.errors import ModelError
 from tools.train_starter import reranker_model
-from tools.train_starter.clip_photos import Photographs, varied
 from tools.train_starter.ranks import Ranks
-from tools.train_starter.reranker_data import KINDS, SHARES, Batch, View, Workers
+from tools.train_starter.reranker_data import (
+    CAPTIONING_SHARES,
+    KINDS,
+    PICTURE_SIZES,
+    SHARES,
+    Batch,
+    Batches,
+    Workers,
+)
 from tools.train_starter.reranker_evaluation import Table, as_text, measure
-from tools.train_starter.reranker_forward import Forward, Seen, join, patches
+from tools.train_starter.reranker_feed import Feed, layout, wanted
+from tools.train_starter.reranker_forward import Forward
+from tools.train_starter.reranker_graphs import Gradients
+from tools.train_starter.reranker_objective import LOSSES, Inputs, Layout, Objective
+from tools.train_starter.reranker_optimizer import Optimizer
 from tools.train_starter.reranker_pixels import Pictures
-from tools.train_starter.reranker_prompts import Words
+from tools.train_starter.reranker_prompts import Prompts
+
+Stage: TypeAlias = Literal["see", "caption", "yesno"]
 
 LOG_EVERY_S = 10.0
-EVALUATE_EVERY_S = 120.0
+EVALUATE_EVERY_S = 150.0
 EMA_DECAY = 0.999
 JUDGED_BATCHES = {"text-image": 8, "text-clip": 6}
 JUDGED_BATCHES_ELSE = 3
-CAPTION_WEIGHT = 0.5
-PHOTOS_A_STEP = 48
-REASON_WEIGHT = 0.3
+LARGEST_GRADIENT = 1.0
+WARM_STEPS = 150
 RAMP_SHARE = 0.25
 """Share of the yes/no stage over which near-misses are mixed in."""
-
-Frames: TypeAlias = "tuple[torch.Tensor | None, torch.Tensor | None]"
-"""Pixels of the query and of the document."""
+LOSS_WEIGHTS: dict[Stage, tuple[float, float, float, float]] = {
+    "see": (0.0, 0.0, 0.0, 1.0),
+    "caption": (0.0, 0.0, 1.0, 0.5),
+    "yesno": (1.0, 0.3, 0.5, 0.25),
+}
+"""Of yes/no, reason, caption (in every other step of the last stage) and seeing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +60,14 @@ class Options:
 
     out: Path
     minutes: float
+    seeing_minutes: float
     caption_minutes: float
     resume: tuple[Path, ...]
     batch: int
+    group: int
     workers: int
     lr: float
-    caption_lr: float
+    matrix_lr: float
     final_lr: float
     hard: float
     weight_decay: float
@@ -63,7 +76,7 @@ class Options:
     photos: float
     seed: int
     device: str
-    compiled: bool
+    eager: bool
     log: Path
     tokenizer: Path
 
@@ -84,7 +97,7 @@ class Trainer:
         self._device = torch.device(options.device)
         own = options.seed + 1000 * self._ranks.rank
         torch.manual_seed(options.seed)
-        torch.set_float32_matmul_precision("high")
+        torch.set_float32_matmul_precision("highest")  # positions are turned to angles by one
         judged = [
             (task, 1_000_003 * (number + 1))
             for task in SHARES
@@ -92,7 +105,7 @@ class Trainer:
         ]
         self._workers = Workers(
             options.workers,
-            size=options.batch,
+            size=options.batch * options.group,
             seed=own * 1_000_000,
             judged=judged if self._ranks.leads else (),
             judged_size=options.judged_size,
@@ -100,25 +113,26 @@ class Trainer:
             tokenizer=options.tokenizer,
         )
         tokenizer = reranker_model.load_tokenizer(options.tokenizer)
-        self._yes, self._no = (tokenizer.token_to_id(word) for word in reranker_model.ANSWERS)
+        yes, no = (tokenizer.token_to_id(word) for word in reranker_model.ANSWERS)
         model = reranker_model.build_model(tokenizer, seed=options.seed)
         if options.resume:
             reranker_model.load_weights(model, reranker_model.read_weights(options.resume))
         self._model = model.to(self._device).train()
-        self._forward = Forward(self._model, compiled=options.compiled)
-        self._varied = Pictures(renderer, options.device, augment=True, seed=own)
-        self._plain = Pictures(renderer, options.device, augment=False)
-        self._photos = Photographs(options.device, seed=own) if options.photos > 0 else None
-        self._weights = [w for w in self._model.parameters() if w.requires_grad]
-        # What a near-miss differs in, told from the same state as yes or no. It shows each
-        # comparison its own error, and is thrown away after training.
-        width = self._model.config.text_config.hidden_size
-        self._reasons = torch.nn.Linear(width, len(KINDS), device=self._device)
-        torch.nn.init.zeros_(self._reasons.weight)
-        torch.nn.init.zeros_(self._reasons.bias)
-        self._trained = [*self._weights, *self._reasons.parameters()]
-        self._ema = [w.detach().clone() for w in self._weights]
-        self._optimizer = self._make_optimizer()
+        self._objective = Objective(Forward(self._model), yes, no).to(self._device)
+        matrices, others = reranker_model.matrices(self._model)
+        others += self._objective.parameters()
+        self._optimizer = Optimizer(
+            matrices,
+            others,
+            weight_decay=options.weight_decay,
+            fused=self._device.type == "cuda",
+        )
+        self._gradients = Gradients(self._objective, self._optimizer.weights, self._device)
+        self._averages = [w.detach().clone() for w in self._optimizer.weights]
+        varied = Pictures(renderer, options.device, augment=True, seed=own)
+        plain = Pictures(renderer, options.device, augment=False)
+        self._feed = Feed(self._device, varied, photos=options.photos, seed=own)
+        self._plain = Feed(self._device, plain)
         self._steps = 0
         self._sums = _Sums(self._device)
         self._log = options.log.open("a", encoding="utf-8") if self._ranks.leads else None
@@ -130,35 +144,39 @@ class Trainer:
             The evaluation, from the process that leads.
         """
         options = self._options
+        self._workers.steer(hard=0.0, captioning=True)
+        if self._device.type == "cuda" and not options.eager:
+            self._record()
+        begun_s = self._ranks.agree(self._elapsed_s())
         box_s = options.minutes * 60
         end_s = box_s - max(min(25.0, 0.1 * box_s), 2.0)  # for the evaluation at the end
-        caption_s = options.caption_minutes * 60
-        self._workers.steer(hard=0.0, captioning=caption_s > 0)
-        batches = self._prefetched()
+        caption_s = begun_s + options.seeing_minutes * 60
+        yesno_s = caption_s + options.caption_minutes * 60
         logged_s = evaluated_s = self._elapsed_s()
-        first_s: float | None = None  # when the yes/no stage began
-        for batch, frames in batches:
+        ahead_s = min(6.0, 0.1 * box_s)  # batches are made so much earlier
+        lr = 0.0
+        for batch, given in self._feed.stream(self._workers, options.batch):
             now_s = self._ranks.agree(self._elapsed_s())
             if now_s >= end_s:
                 break
-            captioning = now_s < caption_s
-            if captioning:
-                lr = options.caption_lr * min(1.0, (self._steps + 1) / 200)
-            else:
-                first_s = now_s if first_s is None else first_s
-                share = (now_s - first_s) / max(end_s - first_s, 1e-9)
+            stage: Stage = "see" if now_s < caption_s else "caption"
+            if now_s >= yesno_s - ahead_s:
+                share = max((now_s - yesno_s) / (end_s - yesno_s), 0.0)
                 # Weights that come straight to this stage have met near-misses before.
-                ramp = min(1.0, share / RAMP_SHARE) if caption_s else 1.0
+                ramp = 1.0 if options.resume else min(1.0, share / RAMP_SHARE)
                 self._workers.steer(hard=options.hard * ramp, captioning=False)
-                floor = options.final_lr
-                lr = floor + (options.lr - floor) * (1 + math.cos(math.pi * share)) / 2
-                lr *= min(1.0, share / 0.01 + 0.01)
-            self._step(batch, frames, lr=lr, captioning=captioning)
+            if now_s >= yesno_s:
+                stage = "yesno"
+            share = (now_s - begun_s) / (end_s - begun_s)
+            lr = min(1.0, (self._steps + 1) / WARM_STEPS) * (
+                options.final_lr + (1 - options.final_lr) * (1 + math.cos(math.pi * share)) / 2
+            )
+            self._step(batch, given, lr=lr, stage=stage)
             if not self._ranks.leads:
                 continue
             now_s = self._elapsed_s()
             if now_s - logged_s >= LOG_EVERY_S:
-                self._report(now_s, now_s - logged_s, lr, "caption" if captioning else "yesno")
+                self._report(now_s, now_s - logged_s, lr, stage)
                 logged_s = now_s
             if now_s - evaluated_s >= EVALUATE_EVERY_S and now_s < end_s - EVALUATE_EVERY_S / 3:
                 self._evaluate(brief=True)
@@ -182,195 +200,69 @@ class Trainer:
         with self._averaged():
             return reranker_model.save_weights(self._model.state_dict(), self._options.out)
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        decayed = [w for w in self._trained if w.ndim >= 2]
-        free = [w for w in self._trained if w.ndim < 2]
-        return torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self._options.weight_decay},
-                {"params": free, "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-            fused=self._device.type == "cuda",
+    def _record(self) -> None:
+        """Records the steps of all layouts that will come."""
+        options = self._options
+        maker = Batches(
+            Prompts(options.tokenizer), size=options.batch, split="train", vary=False,
+            queries=options.queries,
+        )  # fmt: skip
+        began_s = self._elapsed_s()
+        for task in SHARES:
+            sizes = dict.fromkeys(PICTURE_SIZES) if task in ("text-image", "text-mixed") else [None]
+            for picture in sizes:
+                batch = maker.make(task, seed=1, hard=0.5, picture=picture)
+                given = self._feed.prepare(batch)
+                stages: list[tuple[Stage, bool]] = [("yesno", True), ("yesno", False)]
+                if task in CAPTIONING_SHARES:
+                    stages += [("see", False), ("caption", True)]
+                for stage, telling in stages:
+                    self._gradients.record(*self._posed(batch, given, stage, telling=telling))
+        torch.cuda.synchronize()
+        if self._ranks.leads:
+            taken_s = self._elapsed_s() - began_s
+            print(f"recorded {self._gradients.count} layouts in {taken_s:.1f} s", flush=True)  # noqa: T201
+
+    def _posed(
+        self, batch: Batch, given: Inputs, stage: Stage, *, telling: bool
+    ) -> tuple[Layout, Inputs]:
+        """The task that a stage makes of a batch."""
+        made = layout(batch, judging=stage == "yesno", telling=telling)
+        weights = torch.tensor(LOSS_WEIGHTS[stage])
+        if self._device.type == "cuda":
+            weights = weights.pin_memory().to(self._device, non_blocking=True)
+        return made, wanted(given, made) | {"weights": weights}
+
+    def _step(self, batch: Batch, given: Inputs, *, lr: float, stage: Stage) -> None:
+        telling = stage == "caption" or (stage == "yesno" and self._steps % 2 == 0)
+        told, answers, gradient = self._gradients(
+            *self._posed(batch, given, stage, telling=telling)
         )
-
-    def _prefetched(self) -> Iterator[tuple[Batch, Frames]]:
-        """Batches and their pixels, both on the device, made on a stream beside the training."""
-        import queue
-        import threading
-
-        ready: queue.Queue[tuple[Batch, Frames, Any] | BaseException] = queue.Queue(maxsize=2)
-        cuda = self._device.type == "cuda"
-        stream: Any = torch.cuda.Stream(self._device) if cuda else None  # type: ignore[no-untyped-call]
-        if stream is not None:
-            stream.wait_stream(torch.cuda.current_stream(self._device))
-
-        def fetch() -> None:
-            try:
-                with torch.cuda.stream(stream) if cuda else contextlib.nullcontext():
-                    for batch in self._workers:
-                        moved = self._to_device(batch)
-                        frames = self._frames(moved, self._varied)
-                        event = stream.record_event() if stream is not None else None
-                        ready.put((moved, frames, event))
-            except BaseException as error:  # shown to the loop, which would wait for ever
-                ready.put(error)
-
-        threading.Thread(target=fetch, daemon=True).start()
-        while True:
-            asked_s = self._elapsed_s()
-            found = ready.get(timeout=300)
-            self._sums.idle_s += self._elapsed_s() - asked_s
-            if isinstance(found, BaseException):
-                raise found
-            batch, frames, event = found
-            if cuda:
-                current = torch.cuda.current_stream(self._device)
-                current.wait_event(event)
-                for tensor in (*_tensors(batch), *(f for f in frames if f is not None)):
-                    # Or its memory would be given to the next batch while it is still read.
-                    tensor.record_stream(current)
-            yield batch, frames
-
-    def _step(self, batch: Batch, frames: Frames, *, lr: float, captioning: bool) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        query, document = frames
-        telling = batch.caption is not None and (captioning or self._steps % 2 == 0)
-        labels, kinds = batch.labels, batch.kinds
-        if self._photos is not None and not captioning and not telling and document is not None:
-            # The caption of a photograph is not known; so this is for the other steps.
-            query, document, labels, kinds = self._with_photos(batch, query, document)
-        with self._autocast():
-            seen = self._see(batch, None if captioning else query, document)
-            loss = torch.zeros((), device=self._device)
-            if not captioning:
-                log_odds, state = self._judge(batch, seen)
-                loss = F.binary_cross_entropy_with_logits(log_odds, labels)
-                self._sums.add("yesno", loss)
-                reason = F.cross_entropy(self._reasons(state).float(), kinds)
-                self._sums.add("reason", reason)
-                loss = loss + REASON_WEIGHT * reason
-                self._sums.count(log_odds, labels, kinds)
-            if telling:
-                told = self._caption(batch, seen[1])
-                self._sums.add("caption", told)
-                loss = loss + (1.0 if captioning else CAPTION_WEIGHT) * told
-        self._optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:  # not for texts only, while only captions matter
-            loss.backward()  # type: ignore[no-untyped-call]
-        self._ranks.average(self._trained)
-        torch.nn.utils.clip_grad_norm_(self._trained, 1.0, foreach=True)
-        self._optimizer.step()
+        with torch.no_grad():
+            self._ranks.average(gradient)
+            gradient *= (LARGEST_GRADIENT / (gradient.norm() + 1e-6)).clamp_max(1.0)
+        self._optimizer.step(
+            gradient, lr=lr * self._options.lr, matrix_lr=lr * self._options.matrix_lr
+        )
+        self._sums.add(told, answers, len(batch.labels) * self._ranks.count)
         self._steps += 1
-        self._sums.pairs += len(batch.labels) * self._ranks.count
         decay = min(EMA_DECAY, (1 + self._steps) / (10 + self._steps))
         with torch.no_grad():
-            torch._foreach_lerp_(self._ema, [w.detach() for w in self._weights], 1 - decay)
-
-    def _with_photos(
-        self, batch: Batch, query: torch.Tensor | None, document: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Puts crops of photographs in the place of some candidates, and of their queries.
-
-        Nothing matches them: so the model learns to say no to what it has not learned to see,
-        and photographs stay in the order of the first pass.
-        """
-        assert self._photos is not None
-        with torch.no_grad():
-            chosen = torch.rand(len(document), device=self._device) < self._options.photos
-            document = self._replaced(document, chosen)
-            hit = chosen[batch.rows]
-            if query is not None:
-                query = self._replaced(query, hit & (torch.rand(len(hit), device=hit.device) < 0.5))
-            labels = torch.where(hit, 0.0, batch.labels)
-            kinds = torch.where(hit, KINDS.index("photo"), batch.kinds)
-        return query, document, labels, kinds
-
-    def _replaced(self, frames: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        assert self._photos is not None
-        crops = self._photos.crops(PHOTOS_A_STEP)
-        crops = varied(crops, crops[:0])
-        crops = F.interpolate(crops, frames.shape[3:], mode="bilinear", antialias=True)
-        number = torch.randint(len(crops), (len(frames),), device=frames.device)
-        still = crops[number][:, None].expand_as(frames)
-        return torch.where(chosen[:, None, None, None, None], still, frames)
-
-    def _frames(self, batch: Batch, pictures: Pictures) -> Frames:
-        def frames(view: View | None) -> torch.Tensor | None:
-            if view is None:
-                return None
-            return pictures.frames(
-                view.sprites, view.backdrop, view.times_s, height=view.height, width=view.width
+            torch._foreach_lerp_(
+                self._averages, [w.detach() for w in self._optimizer.weights], 1 - decay
             )
-
-        with torch.no_grad():
-            return frames(batch.query), frames(batch.document)
-
-    def _see(self, batch: Batch, query: Any, document: Any) -> tuple[Seen | None, Seen | None]:
-        def look(view: View | None, frames: Any) -> Seen | None:
-            if view is None or frames is None:
-                return None
-            return self._forward.see(patches(frames), view.height, view.width)
-
-        return look(batch.query, query), look(batch.document, document)
-
-    def _judge(
-        self, batch: Batch, seen: tuple[Seen | None, Seen | None]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-odds of each pair, and the state they are read from."""
-        query, document = seen
-        if document is not None:
-            document = document.rows(batch.rows)
-        parts = [part for part in (query, document) if part is not None]
-        hidden = self._read(batch.words, join(parts) if parts else None)
-        with torch.autocast(self._device.type, enabled=False):
-            log_odds = self._forward.log_odds(hidden, batch.last, self._yes, self._no)
-            rows = torch.arange(len(batch.last), device=hidden.device)
-            return log_odds, hidden[rows, batch.last].float()
-
-    def _caption(self, batch: Batch, document: Seen | None) -> torch.Tensor:
-        assert batch.caption is not None
-        hidden = self._read(batch.caption, document)
-        logits = self._forward.logits(hidden, batch.caption_from)
-        return F.cross_entropy(logits.float(), batch.caption_to)
-
-    def _read(self, words: Words, seen: Seen | None) -> torch.Tensor:
-        return self._forward.read(words.ids, words.positions, seen, words.spots)
-
-    def _autocast(self) -> Any:
-        on = self._device.type == "cuda"
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on)
-
-    def _to_device(self, batch: Batch) -> Batch:
-        """The same batch with tensors for arrays; views stay arrays, as the renderer has them."""
-
-        def words(value: Words) -> Words:
-            return Words(move(value.ids), move(value.positions), move(value.spots))
-
-        def move(value: Any) -> Any:
-            if value is None:
-                return None
-            tensor = torch.from_numpy(value)
-            if self._device.type != "cuda":
-                return tensor
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-
-        names = ("last", "labels", "kinds", "chinese", "rows", "caption_from", "caption_to")
-        moved = {name: move(getattr(batch, name)) for name in names}
-        caption = None if batch.caption is None else words(batch.caption)
-        return replace(batch, words=words(batch.words), caption=caption, **moved)
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """The model with its averaged weights."""
+        weights = self._optimizer.weights
         with torch.no_grad():
-            kept = [w.detach().clone() for w in self._weights]
-            torch._foreach_copy_(self._weights, self._ema)
+            kept = [w.detach().clone() for w in weights]
+            torch._foreach_copy_(weights, self._averages)
             try:
                 yield
             finally:
-                torch._foreach_copy_(self._weights, kept)
+                torch._foreach_copy_(weights, kept)
 
     def _evaluate(self, *, brief: bool) -> Table:
         judged = self._workers.judged()
@@ -378,10 +270,15 @@ class Trainer:
             judged = list({batch.task: batch for batch in judged}.values())
 
         def log_odds(batch: Batch) -> Any:
-            tensors = self._to_device(batch)
-            frames = self._frames(tensors, self._plain)
-            with torch.no_grad(), self._autocast():
-                values, _ = self._judge(tensors, self._see(tensors, *frames))
+            given = self._plain.prepare(batch)
+            asked = layout(batch, judging=True, telling=False)
+            on = self._device.type == "cuda"
+            with (
+                torch.no_grad(),
+                torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on),
+            ):
+                seen = self._objective.see(asked, given)
+                values, _ = self._objective.judge(asked, given, *seen)
             return values.float().cpu().numpy()
 
         with self._averaged():
@@ -392,10 +289,12 @@ class Trainer:
 
     def _report(self, now_s: float, window_s: float, lr: float, stage: str) -> None:
         found = self._sums.read(window_s)
-        if not all(math.isfinite(value) for value in found.values()):
-            raise ModelError(f"the loss is no longer finite: {found}", remedy="lower --lr")
-        line = {"elapsed_s": round(now_s, 1), "stage": stage, "step": self._steps, "lr": lr}
-        line |= {"waiting": self._workers.waiting, **found}
+        if found["pairs_per_s"] and not found.keys() & set(LOSSES):
+            raise ModelError("the loss is no longer finite", remedy="lower --lr and --matrix-lr")
+        line = {"elapsed_s": round(now_s, 1), "stage": stage, "step": self._steps, "rate": lr}
+        line |= {"waiting": self._workers.waiting, "unrecorded": self._gradients.unrecorded}
+        line |= {"idle": round(self._feed.idle_s / window_s, 3)} | found
+        self._feed.idle_s = 0.0
         self._write(line)
         shown = " ".join(
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
@@ -420,35 +319,26 @@ class _Sums:
         self._clear()
 
     def _clear(self) -> None:
-        self.pairs = 0
-        self.idle_s = 0.0
-        self._losses: dict[str, list[torch.Tensor]] = {}
-        self._right = torch.zeros(2, len(KINDS), device=self._device)
+        self._pairs = 0
+        self._losses = torch.zeros(2, len(LOSSES), device=self._device)
+        self._answers = torch.zeros(2, len(KINDS), device=self._device)
 
-    def add(self, name: str, loss: torch.Tensor) -> None:
-        self._losses.setdefault(name, []).append(loss.detach())
-
-    def count(self, log_odds: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor) -> None:
-        right = ((log_odds.detach() > 0) == (labels > 0.5)).float()
-        self._right[0].index_add_(0, kinds, right)
-        self._right[1].index_add_(0, kinds, torch.ones_like(right))
+    def add(self, told: Tensor, answers: Tensor, pairs: int) -> None:
+        """What `Objective` tells of one step; losses that do not apply are not finite."""
+        finite = told.isfinite()
+        self._losses += torch.stack([torch.where(finite, told, 0.0), finite.float()])
+        self._answers += answers
+        self._pairs += pairs
 
     def read(self, window_s: float) -> dict[str, float]:
-        found = {"pairs_per_s": round(self.pairs / window_s, 1)}
-        found["idle"] = round(self.idle_s / window_s, 3)  # share of time without a batch
-        for name, losses in self._losses.items():
-            found[name] = float(torch.stack(losses).mean())
-        right, seen = self._right.tolist()
+        """Means, and percent of right answers by kind of pair."""
+        found = {"pairs_per_s": round(self._pairs / window_s, 1)}
+        for name, total, count in zip(LOSSES, *self._losses.tolist(), strict=True):
+            if count:
+                found[name] = total / count
+        right, seen = self._answers.tolist()
         for number, kind in enumerate(KINDS):
             if seen[number]:
                 found[kind] = round(100 * right[number] / seen[number], 1)
         self._clear()
         return found
-
-
-def _tensors(batch: Batch) -> Iterator[torch.Tensor]:
-    for part in (batch, batch.words, batch.caption):
-        for name in getattr(part, "__slots__", ()):
-            value = getattr(part, name)
-            if isinstance(value, torch.Tensor):
-                yield value

@@ -1,0 +1,205 @@
+"""What the starter reranker is trained for: yes or no, captions, and seeing.
+
+Yes or no alone hardly teaches the model to see. Describing pictures does, and so do heads that read
+off each vision token what it shows; both stay beside it, or objects and relations are forgotten.
+A third head tells what a near-miss differs in, from the state that says yes or no: so each
+comparison gets an error of its own. The heads are thrown away after training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from secondglance.scenes.vocabulary import COLOURS, PLACES, TIMES, WEATHERS, kinds
+from tools.train_starter.reranker_data import KINDS, Batch
+from tools.train_starter.reranker_forward import Forward, Seen, join, patches
+from tools.train_starter.reranker_seeing import IGNORED
+
+Inputs: TypeAlias = "dict[str, Tensor]"
+"""Tensors of a batch, by name: see `inputs`."""
+LOSSES = ("yesno", "reason", "caption", "seeing", "kinds told")
+"""What `Objective` reports, in this order."""
+SCENERY = (len(PLACES), len(TIMES), len(WEATHERS))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What of a batch is no tensor.
+
+    Attributes:
+        queries: So many consecutive pairs share a candidate.
+        query: (height, width) of its pictures.
+        document: (height, width) of its pictures.
+        told_from: Column from which captions are told.
+        judging: Whether yes or no is asked.
+        telling: Whether captions are.
+    """
+
+    queries: int
+    query: tuple[int, int] | None
+    document: tuple[int, int] | None
+    told_from: int
+    judging: bool
+    telling: bool
+
+
+def inputs(batch: Batch) -> dict[str, Any]:
+    """The arrays of a batch by name, without pixels."""
+    words = {"": batch.words, "caption_": batch.caption}
+    found = {
+        f"{prefix}{name}": getattr(value, name)
+        for prefix, value in words.items()
+        if value is not None
+        for name in ("ids", "positions", "spots")
+    }
+    found |= {"last": batch.last, "labels": batch.labels, "kinds": batch.kinds}
+    if batch.caption is not None:
+        found["caption_to"] = batch.caption_to
+    if batch.shown is not None:
+        for name in ("kind", "colour", "pose", "scenery"):
+            found[f"shown_{name}"] = getattr(batch.shown, name)
+    return found
+
+
+class Objective(torch.nn.Module):
+    """Losses of a batch.
+
+    Args:
+        forward: The model.
+        yes: Token.
+        no: Token.
+    """
+
+    def __init__(self, forward: Forward, yes: int, no: int) -> None:
+        super().__init__()
+        # Not a submodule: its weights are the trained model's, and listed there.
+        self._forward = [forward]
+        self._answers = yes, no
+        self.eyes = Eyes(forward.model.config.text_config.hidden_size)
+        self.reasons = torch.nn.Linear(forward.model.config.text_config.hidden_size, len(KINDS))
+        torch.nn.init.zeros_(self.reasons.weight)
+
+    def forward(
+        self, layout: Layout, given: Mapping[str, Tensor], weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses.
+
+        Args:
+            layout: Of the batch.
+            given: Its tensors, with the pixels as `query` and `document`.
+            weights: Of yes/no, reason, caption and seeing: (4,).
+
+        Returns:
+            The weighted loss; `LOSSES`, not finite where it does not apply; and by kind the number
+            of right answers and of all: (2, kinds).
+        """
+        query, document = self.see(layout, given)
+        device = weights.device
+        missing = torch.full((), float("nan"), device=device)
+        found = dict.fromkeys(LOSSES, missing)
+        answers = torch.zeros(2, len(KINDS), device=device)
+        loss = torch.zeros((), device=device)
+        if layout.judging:
+            log_odds, state = self.judge(layout, given, query, document)
+            found["yesno"] = F.binary_cross_entropy_with_logits(log_odds, given["labels"])
+            found["reason"] = F.cross_entropy(self.reasons(state).float(), given["kinds"])
+            loss = loss + weights[0] * found["yesno"] + weights[1] * found["reason"]
+            right = ((log_odds.detach() > 0) == (given["labels"] > 0.5)).float()
+            both = torch.stack([right, torch.ones_like(right)])
+            answers.index_add_(1, given["kinds"], both)
+        if layout.telling and document is not None:
+            found["caption"] = self._caption(layout, given, document)
+            loss = loss + weights[2] * found["caption"]
+        if document is not None:
+            found["seeing"], found["kinds told"] = self.eyes(
+                document,
+                *(given[f"shown_{name}"] for name in ("kind", "colour", "pose", "scenery")),
+            )
+            loss = loss + weights[3] * found["seeing"]
+        told = torch.stack([found[name].detach().float() for name in LOSSES])
+        return loss, told, answers
+
+    def see(self, layout: Layout, given: Mapping[str, Tensor]) -> tuple[Seen | None, Seen | None]:
+        """The pictures of queries and candidates, as the vision tower sees them."""
+
+        def look(name: str, size: tuple[int, int] | None) -> Seen | None:
+            return None if size is None else self._forward[0].see(patches(given[name]), *size)
+
+        query = look("query", layout.query) if layout.judging else None
+        return query, look("document", layout.document)
+
+    def judge(
+        self,
+        layout: Layout,
+        given: Mapping[str, Tensor],
+        query: Seen | None,
+        document: Seen | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-odds of each pair, and the state they are read from."""
+        if document is not None:
+            document = document.repeated(layout.queries)
+        parts = [part for part in (query, document) if part is not None]
+        seen = join(parts) if parts else None
+        hidden = self._forward[0].read(given["ids"], given["positions"], seen, given["spots"])
+        with torch.autocast(hidden.device.type, enabled=False):
+            place = given["last"][:, None, None].expand(-1, 1, hidden.shape[-1])
+            state = hidden.gather(1, place)[:, 0].float()
+            return self._forward[0].log_odds(state, *self._answers), state
+
+    def _caption(self, layout: Layout, given: Mapping[str, Tensor], document: Seen) -> Tensor:
+        hidden = self._forward[0].read(
+            given["caption_ids"], given["caption_positions"], document, given["caption_spots"]
+        )
+        logits = self._forward[0].logits(hidden[:, layout.told_from :]).float()
+        targets = given["caption_to"][:, layout.told_from :]
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+class Eyes(torch.nn.Module):
+    """Heads that read `Shown` off vision tokens.
+
+    Args:
+        width: Of a vision token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._sizes = (1 + len(kinds()), 1 + len(COLOURS), 7)
+        self._norm = torch.nn.LayerNorm(width)
+        self._token = torch.nn.Linear(width, sum(self._sizes))
+        self._whole = torch.nn.Linear(width, sum(SCENERY))
+
+    def forward(
+        self, seen: Seen, kind: Any, colour: Any, pose: Any, scenery: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and the share of objects' tokens whose kind is told right."""
+        tokens = self._norm(seen.tokens)
+        sort, tint, place = self._token(tokens).float().split(self._sizes, -1)
+        there = (kind > 0).float()
+        # Objects cover a small part of most pictures.
+        flat = F.cross_entropy(
+            sort.flatten(0, 1), kind.flatten(), reduction="none", ignore_index=IGNORED
+        ).view_as(there)
+        weight = torch.where(kind > 0, 1.0, 0.25) * (kind != IGNORED)
+        named = (flat * weight).sum() / weight.sum().clamp_min(1)
+        tinted = F.cross_entropy(
+            tint.flatten(0, 1), colour.flatten(), reduction="none", ignore_index=IGNORED
+        )
+        known = (colour != IGNORED).sum().clamp_min(1)
+        posed = F.smooth_l1_loss(place, pose, reduction="none").mean(-1) * there
+        objects = there.sum().clamp_min(1)
+        loss = named + 0.5 * tinted.sum() / known + posed.sum() / objects
+        scene = self._whole(tokens.mean(1)).float().split(SCENERY, -1)
+        for number, logits in enumerate(scene):
+            told = F.cross_entropy(
+                logits, scenery[:, number], reduction="none", ignore_index=IGNORED
+            )
+            loss = loss + 0.3 * told.sum() / (scenery[:, number] != IGNORED).sum().clamp_min(1)
+        right = ((sort.argmax(-1) == kind).float() * there).sum() / objects
+        return loss, right.detach()
