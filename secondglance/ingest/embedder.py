@@ -81,11 +81,7 @@ class ClipEmbedder:
         except ModelError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(
-                f"open-clip cannot load {model}: {reason}",
-                remedy="check that the folder holds a complete open-clip checkpoint",
-            ) from error
+            raise _unusable(model, error) from error
         config: dict[str, Any] = open_clip.get_model_preprocess_cfg(self._model)
         self.preprocessing = _preprocessing(config)
         if self.precision == "fp32":
@@ -100,7 +96,10 @@ class ClipEmbedder:
         channels = (1, 3, 1, 1)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(channels)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(channels)
-        self.dim = int(self.embed_texts([""]).shape[1])
+        try:
+            self.dim = int(self.embed_texts([""]).shape[1])
+        except Exception as error:  # an incomplete tokenizer fails on its first text
+            raise _unusable(model, error) from error
         # Precision is left out: it changes vectors by rounding only, and a library may be
         # indexed on a GPU and searched on a laptop.
         identity = [weights_hash, json.dumps(config, sort_keys=True, default=str), self.dim]
@@ -168,6 +167,14 @@ def pick_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _unusable(model: str, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:300]
+    return ModelError(
+        f"open-clip cannot load {model}: {reason}",
+        remedy="check that the folder holds a complete open-clip checkpoint",
+    )
 
 
 def _pick_precision(precision: str, device: str) -> str:
