@@ -20,6 +20,8 @@ FILLED = 0.8
 """Side of the square that a sprite's shape fills, as a share of its own."""
 COVERED = 0.3
 """Share of a token, or of the sprite, that must lie in both for the token to show it."""
+HIDING = 0.5
+"""The same share from which a sprite hides those below it there."""
 SHIFT, GROWTH, TURN = 0.06, 0.07, 1.2
 """Usual movement between two frames: picture sides, octaves, radians."""
 
@@ -74,7 +76,7 @@ def shown(sprites: Any, backdrop: Any, *, height: int, width: int) -> Shown:
     share = area / np.maximum(np.minimum(TOKEN**2, (2 * half) ** 2), 1)
     share = np.where(visible[..., None], share, 0.0)
     # What is drawn later hides what is below it.
-    share += 0.05 * np.arange(share.shape[2])[:, None] * (share > COVERED)
+    share += np.arange(share.shape[2])[:, None] * (share > HIDING)
     best = share.argmax(axis=2)
     there = np.take_along_axis(share, best[:, :, None], 2)[:, :, 0] > COVERED
 
