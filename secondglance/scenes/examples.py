@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
@@ -12,7 +13,7 @@ from secondglance.scenes.describe import describe
 from secondglance.scenes.describe_zh import describe_zh
 from secondglance.scenes.drawing import CLIP_S, Drawing, draw, stack
 from secondglance.scenes.edit import differences, near_miss
-from secondglance.scenes.plan import Plan, contradicts, full_plan, partial_plan
+from secondglance.scenes.plan import Mention, Plan, contradicts, full_plan, partial_plan
 from secondglance.scenes.scene import Scene, sample
 from secondglance.scenes.vocabulary import Difference, Language, Split
 
@@ -25,13 +26,17 @@ TASKS: tuple[Task, ...] = get_args(Task)
 FAMILY = 4
 """Scenes of a family of near-misses, at most."""
 CLIP_FRAMES = 8
+STATEMENTS = 3
+"""Relations or motions in a statement, at most."""
+BARE = 0.2
+"""How often a query that states a relation states nothing else."""
 DIFFICULTY: dict[Difference, int] = {
     "object": 2,
     "binding": 3,
-    "relation": 3,
+    "relation": 5,
     "count": 2,
     "place": 2,
-    "motion": 3,
+    "motion": 4,
 }
 """How much more often a near-miss differs in this than in another fact."""
 
@@ -64,6 +69,8 @@ class Pair:
         kind: `positive`, `random`, or in what a near-miss differs.
         language: Of the texts and the caption.
         caption: Everything about the candidate's scene.
+        statement: How the candidate's groups stand to each other, or what they do, as far as it
+            shows or says so; else the same as the caption, in other words.
     """
 
     query: Side
@@ -72,6 +79,7 @@ class Pair:
     kind: str
     language: Language
     caption: str
+    statement: str
 
 
 def say(scene: Scene, plan: Plan, language: Language, rng: random.Random) -> str:
@@ -140,6 +148,7 @@ def _family(
     language: Language = rng.choice(("en", "zh"))
     whole = full_plan(scene, rng)
     caption = say(scene, whole, language, rng)
+    statement = _statement(scene, whole, language, rng, told=document_is == "text")
     document = _document(document_is, scene, whole, language, rng)
     made = []
     for _ in range(queries):
@@ -158,9 +167,35 @@ def _family(
                 kind=kind,
                 language=language,
                 caption=caption,
+                statement=statement,
             )
         )
     return made
+
+
+def _statement(
+    scene: Scene, whole: Plan, language: Language, rng: random.Random, *, told: bool
+) -> str:
+    """See `Pair.statement`; of a candidate that is `told`, only what the plan states."""
+    plans = []
+    for number, motion in enumerate(scene.motions):
+        acting = [group for group in (motion.group, motion.other) if group is not None]
+        mentions = tuple(Mention(group=group) for group in acting)
+        plans.append(Plan(mentions=mentions, motions=(number,)))
+    couples = list(itertools.combinations(range(len(scene.groups)), 2))
+    if told or scene.moving:
+        couples = [(whole.relation[0], whole.relation[2])] if whole.relation else []
+    for couple in couples:
+        first, second = rng.sample(couple, 2)
+        seen = scene.relation(first, second)
+        if seen is not None:
+            mentions = Mention(group=first), Mention(group=second)
+            plans.append(Plan(mentions=mentions, relation=(first, seen, second)))
+    if not plans:
+        return say(scene, whole, language, rng)
+    chosen = rng.sample(plans, min(STATEMENTS, len(plans)))
+    between = "; " if language == "en" else "；"
+    return between.join(say(scene, plan, language, rng) for plan in chosen)
 
 
 def _asked(
@@ -170,6 +205,9 @@ def _asked(
     query_is, document_is = task.split("-")
     if query_is == "text":
         plan = partial_plan(scene, rng, fullness=rng.choice((0.4, 0.65, 0.9, 1.0)))
+        if plan.relation is not None and rng.random() < BARE:
+            ends = Mention(group=plan.relation[0]), Mention(group=plan.relation[2])
+            plan = Plan(mentions=ends, relation=plan.relation)
     else:
         plan = whole
     if document_is == "text":

@@ -18,7 +18,7 @@ import numpy as np
 
 from secondglance.rerank import prompt
 from secondglance.scenes.examples import Pair, Side, Task, clip_times, pairs, stack
-from tools.train_starter.reranker_model import DESCRIBE, TOKENIZER
+from tools.train_starter.reranker_model import DESCRIBE, STATE, TOKENIZER
 from tools.train_starter.reranker_prompts import Prompts, Slot, Words
 from tools.train_starter.reranker_seeing import IGNORED, TOKEN, Shown, shown
 
@@ -45,11 +45,15 @@ WIDTHS: dict[Task, tuple[int, int]] = {
     "text-clip": (216, 216),
     "image-image": (144, 168),
     "image-clip": (200, 216),
-    "text-text": (184, 0),
-    "image-text": (168, 0),
+    "text-text": (184, 184),
+    "image-text": (168, 184),
     "text-mixed": (192, 168),
 }
 """Tokens that prompts, and those for captions, are padded to; hardly any is longer."""
+TEXT_TOLD_FROM = 64
+"""Column before which no description of a text begins."""
+CAPTIONED = 0.5
+"""Share of captions; the others are statements."""
 
 
 @dataclass(slots=True)
@@ -168,25 +172,34 @@ class Batches:
             batch.shown = shown(
                 document.sprites, document.backdrop, height=document.height, width=document.width
             )
-            self._caption(batch, firsts, document_part, rng)
+        self._caption(batch, firsts, document_part, rng)
         return batch
 
     def _caption(
         self, batch: Batch, made: Sequence[Pair], document: Any, rng: random.Random
     ) -> None:
-        """The document's text, if any, is left out: its pictures shall speak."""
-        shown = [piece for piece in document if not isinstance(piece, Slot)]
-        template = self._prompts.template([Slot()], shown)
+        """Captions or statements. The text of a document with pictures is left out."""
+        pictured = [piece for piece in document if not isinstance(piece, Slot)]
+        template = self._prompts.template([Slot()], pictured or document)
+        captioned = [rng.random() < CAPTIONED for _ in made]
+        asks = [
+            (DESCRIBE if whole else STATE)[pair.language]
+            for pair, whole in zip(made, captioned, strict=True)
+        ]
+        texts = [asks] if pictured else [asks, [pair.document.text for pair in made]]
         words, asked, last = self._prompts.fill(
             template,
-            [[DESCRIBE[pair.language] for pair in made]],
-            answers=[pair.caption for pair in made],
+            texts,
+            answers=[
+                pair.caption if whole else pair.statement
+                for pair, whole in zip(made, captioned, strict=True)
+            ],
             width=WIDTHS[batch.task][1],
         )
         place = np.arange(words.ids.shape[1])
         told = (place >= asked[:, None]) & (place < last[:, None])
         batch.caption = words
-        batch.told_from = int(asked.min()) // 8 * 8
+        batch.told_from = int(asked.min()) // 8 * 8 if pictured else TEXT_TOLD_FROM
         batch.caption_to = np.where(told, np.roll(words.ids, -1, axis=1), IGNORED)
 
     def _view(

@@ -6,7 +6,8 @@ runs them. So each layout of batch is recorded once and then replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tools.train_starter.reranker_objective import Inputs, Layout, Objective
 TOLERANCE = 0.03
 """Relative difference that gradients of a replay may have: sums in another order, in bfloat16."""
 WARM_UPS = 2
+TIMED = 3
 
 
 class Gradients:
@@ -47,6 +49,11 @@ class Gradients:
     def count(self) -> int:
         """Layouts recorded."""
         return len(self._graphs)
+
+    def timed(self) -> Iterator[tuple[str, float]]:
+        """Layouts, and milliseconds of their replays when nothing else runs."""
+        for (layout, *_), graph in self._graphs.items():
+            yield str(layout), graph.milliseconds()
 
     def record(self, layout: Layout, given: Inputs) -> None:
         """Records the step of a layout, for all batches of these shapes; once is enough.
@@ -123,6 +130,15 @@ class _Graph:
         off = float((self._found[2] - expected).norm() / expected.norm().clamp_min(1e-12))
         if not off <= TOLERANCE:
             raise ModelError(f"a recorded step's gradients are {off:.3g} off", remedy="--eager")
+
+    def milliseconds(self) -> float:
+        """Time of a replay."""
+        torch.cuda.synchronize()
+        began_s = time.perf_counter()
+        for _ in range(TIMED):
+            self._graph.replay()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - began_s) / TIMED * 1000
 
     def replay(self, given: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         for name, value in self._given.items():

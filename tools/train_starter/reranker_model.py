@@ -29,6 +29,8 @@ FIXED_WEIGHT = 20_000
 ANSWERS = ("yes", "no")
 DESCRIBE = {"en": "describe", "zh": "描述"}
 """Queries that ask for a caption in training; they tell its language."""
+STATE = {"en": "relations", "zh": "关系"}
+"""Queries that ask for a statement."""
 
 
 def build_tokenizer(lines: Iterable[str], folder: Path = TOKENIZER) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 from secondglance.scenes.vocabulary import COLOURS, PLACES, TIMES, WEATHERS, kinds
 from tools.train_starter.reranker_data import KINDS, Batch
 from tools.train_starter.reranker_forward import Forward, Seen, join, patches
-from tools.train_starter.reranker_seeing import IGNORED
+from tools.train_starter.reranker_seeing import IGNORED, POSE
 
 Inputs: TypeAlias = "dict[str, Tensor]"
 """Tensors of a batch, by name: see `inputs`."""
@@ -113,7 +113,7 @@ class Objective(torch.nn.Module):
             right = ((log_odds.detach() > 0) == (given["labels"] > 0.5)).float()
             both = torch.stack([right, torch.ones_like(right)])
             answers.index_add_(1, given["kinds"], both)
-        if layout.telling and document is not None:
+        if layout.telling:
             found["caption"] = self._caption(layout, given, document)
             loss = loss + weights[2] * found["caption"]
         if document is not None:
@@ -152,7 +152,9 @@ class Objective(torch.nn.Module):
             state = hidden.gather(1, place)[:, 0].float()
             return self._forward[0].log_odds(state, *self._answers), state
 
-    def _caption(self, layout: Layout, given: Mapping[str, Tensor], document: Seen) -> Tensor:
+    def _caption(
+        self, layout: Layout, given: Mapping[str, Tensor], document: Seen | None
+    ) -> Tensor:
         hidden = self._forward[0].read(
             given["caption_ids"], given["caption_positions"], document, given["caption_spots"]
         )
@@ -170,7 +172,7 @@ class Eyes(torch.nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self._sizes = (1 + len(kinds()), 1 + len(COLOURS), 7)
+        self._sizes = (1 + len(kinds()), 1 + len(COLOURS), POSE)
         self._norm = torch.nn.LayerNorm(width)
         self._token = torch.nn.Linear(width, sum(self._sizes))
         self._whole = torch.nn.Linear(width, sum(SCENERY))

@@ -22,6 +22,7 @@ COVERED = 0.3
 """Share of a token, or of the sprite, that must lie in both for the token to show it."""
 HIDING = 0.5
 """The same share from which a sprite hides those below it there."""
+POSE = 9
 SHIFT, GROWTH, TURN = 0.06, 0.07, 1.2
 """Usual movement between two frames: picture sides, octaves, radians."""
 
@@ -33,8 +34,9 @@ class Shown:
     Attributes:
         kind: (pictures, tokens): 0 for the backdrop, else 1 + the number of the kind.
         colour: The same shape: 0 for its own colours, else 1 + the colour; IGNORED on backdrop.
-        pose: (pictures, tokens, 7): centre from the token's in x and y, size, and how centre,
-            size, angle and opacity change until the next frame; zeros on backdrop.
+        pose: (pictures, tokens, POSE): centre in the picture in x and y, and from the token's, in
+            sizes of a token; size; and how centre, size and angle change until the next frame;
+            zeros on backdrop.
         scenery: (pictures, 3): place, time, weather.
     """
 
@@ -89,6 +91,8 @@ def shown(sprites: Any, backdrop: Any, *, height: int, width: int) -> Shown:
     turn = (second[..., 5] - first[..., 5] + np.pi) % (2 * np.pi) - np.pi
     pose = np.stack(
         [
+            pick(x) / width * 4 - 2,
+            pick(y) / height * 4 - 2,
             (pick(x) - cell_x) / TOKEN,
             (pick(y) - cell_y) / TOKEN,
             np.log2(pick(size.mean(0)) / 0.29),

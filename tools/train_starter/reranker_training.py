@@ -220,6 +220,8 @@ class Trainer:
                     self._gradients.record(*self._posed(batch, given, stage, telling=telling))
         torch.cuda.synchronize()
         if self._ranks.leads:
+            for name, milliseconds in self._gradients.timed():
+                print(f"{milliseconds:7.1f} ms {name}")  # noqa: T201
             taken_s = self._elapsed_s() - began_s
             print(f"recorded {self._gradients.count} layouts in {taken_s:.1f} s", flush=True)  # noqa: T201
 
