@@ -87,7 +87,7 @@ class Parts:
             clip_folder(recall.model),
             pretrained=recall.pretrained,
             revision=recall.revision,
-            sha256=recall.sha256,
+            sha256=recall.sha256 or shipped_sha256(recall.model, "clip"),
             device=recall.device,
             precision=recall.precision,
             batch_size=recall.batch_size,
@@ -185,7 +185,7 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         max_frames=settings.max_frames,
         device=None if settings.device == "auto" else settings.device,
         revision=settings.revision,
-        sha256=settings.sha256,
+        sha256=settings.sha256 or shipped_sha256(settings.model, "reranker"),
         batch_tokens=settings.batch_tokens,
         **instruction,
         **model_options,
@@ -217,6 +217,15 @@ def reranker_folder(model: str) -> str:
 def starter_folder(name: Literal["clip", "reranker"]) -> Path:
     """Where a starter model lies in the package."""
     return Path(str(resources.files("secondglance"))) / "models" / "starter" / name
+
+
+def shipped_sha256(model: str, name: Literal["clip", "reranker"]) -> str | None:
+    """What the weights of a starter model must hash to; None for any other model."""
+    if model != STARTER:
+        return None
+    sums = starter_folder(name).parent / "SHA256SUMS"
+    lines = (line.split() for line in sums.read_text("utf-8").splitlines())
+    return next(digest for digest, path in lines if path.startswith(f"{name}/"))
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -59,6 +60,19 @@ def test_a_hub_id_that_cannot_be_fetched(
 def test_a_missing_file(name: str, folder: Path) -> None:
     (folder / name).unlink()
     assert f"has no {name}" in failure(folder)
+
+
+def test_a_wrong_hash(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    right = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert Qwen3VLReranker(folder, device="cpu", sha256=right.upper())
+    message = failure(folder, sha256="0" * 64)
+    assert right in message
+    assert "rerank.sha256" in message
+    weights.rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "several files" in failure(folder, sha256=right)
 
 
 def test_a_missing_shard(folder: Path) -> None:

@@ -20,11 +20,20 @@ DATA = (
     "scenes/SPRITES-LICENSE.txt",
     "scenes/kinds.csv",
     "scenes/sprites.webp",
+    "models/starter/SHA256SUMS",
     "models/starter/clip/README.md",
     "models/starter/clip/open_clip_config.json",
     "models/starter/clip/open_clip_model.safetensors",
     "models/starter/clip/tokenizer.json",
     "models/starter/clip/tokenizer_config.json",
+    "models/starter/reranker/README.md",
+    "models/starter/reranker/chat_template.jinja",
+    "models/starter/reranker/config.json",
+    "models/starter/reranker/model.safetensors",
+    "models/starter/reranker/preprocessor_config.json",
+    "models/starter/reranker/tokenizer.json",
+    "models/starter/reranker/tokenizer_config.json",
+    "models/starter/reranker/video_preprocessor_config.json",
 )
 
 

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--hard", type=float, default=0.6, help="near-misses among negatives")
     train.add_argument("--weight-decay", type=float, default=0.05)
     train.add_argument("--judged-size", type=int, default=512, help="pairs of evaluation batches")
-    train.add_argument("--queries", type=int, default=4, help="pairs that share a candidate")
+    train.add_argument("--queries", type=int, default=8, help="pairs that share a candidate")
     train.add_argument("--photos", type=float, default=0.06, help="candidates that are photos")
     train.add_argument("--gpus", type=int, default=1)
     train.add_argument("--seed", type=int, help="another one for each run of a series")

@@ -195,6 +195,13 @@ def _rms(norm: Any, value: Tensor) -> Tensor:
     return F.rms_norm(value, value.shape[-1:], norm.weight.to(value.dtype), norm.variance_epsilon)
 
 
+def _halved(value: Tensor) -> Tensor:
+    """In autocast's type, for several layers that read it and would each cast it."""
+    if torch.is_autocast_enabled(value.device.type):
+        return value.to(torch.get_autocast_dtype(value.device.type))
+    return value
+
+
 def _vision_layer(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """One block over (pictures, patches, hidden)."""
     attention = block.attn
@@ -211,17 +218,11 @@ def _text_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """One layer over (batch, tokens, hidden). Padding is on the right, so no mask is needed."""
     attention = layer.self_attn
     shape = (*hidden.shape[:2], -1, attention.head_dim)
-    normed = _rms(layer.input_layernorm, hidden)
+    normed = _halved(_rms(layer.input_layernorm, hidden))
     query = _rms(attention.q_norm, attention.q_proj(normed).view(shape)).transpose(1, 2)
     key = _rms(attention.k_norm, attention.k_proj(normed).view(shape)).transpose(1, 2)
     value = attention.v_proj(normed).view(shape).transpose(1, 2)
     query, key = _rotate(query.to(value.dtype), cos, sin), _rotate(key.to(value.dtype), cos, sin)
-    groups = attention.num_key_value_groups
-    mixed = F.scaled_dot_product_attention(
-        query,
-        key.repeat_interleave(groups, 1),
-        value.repeat_interleave(groups, 1),
-        is_causal=True,
-    )
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
     hidden = hidden + attention.o_proj(mixed.transpose(1, 2).flatten(2))
-    return hidden + layer.mlp(_rms(layer.post_attention_layernorm, hidden))  # type: ignore[no-any-return]
+    return hidden + layer.mlp(_halved(_rms(layer.post_attention_layernorm, hidden)))  # type: ignore[no-any-return]
