@@ -15,7 +15,7 @@ from secondglance.scenes.drawing import CLIP_S, Drawing, draw, stack
 from secondglance.scenes.edit import differences, near_miss
 from secondglance.scenes.plan import Mention, Plan, contradicts, full_plan, partial_plan
 from secondglance.scenes.scene import Scene, sample
-from secondglance.scenes.vocabulary import Difference, Language, Split
+from secondglance.scenes.vocabulary import Difference, Language, Split, kinds
 
 __all__ = ["Captioned", "Pair", "Side", "captioned", "pairs", "say", "stack"]
 
@@ -69,8 +69,9 @@ class Pair:
         kind: `positive`, `random`, or in what a near-miss differs.
         language: Of the texts and the caption.
         caption: Everything about the candidate's scene.
-        statement: How the candidate's groups stand to each other, or what they do, as far as it
-            shows or says so; else the same as the caption, in other words.
+        statement: How groups of the candidate stand to each other, or what they do, as far as it
+            shows or says so; may be empty.
+        topic: Names of the groups that the statement is about.
     """
 
     query: Side
@@ -80,6 +81,7 @@ class Pair:
     language: Language
     caption: str
     statement: str
+    topic: str
 
 
 def say(scene: Scene, plan: Plan, language: Language, rng: random.Random) -> str:
@@ -148,7 +150,7 @@ def _family(
     language: Language = rng.choice(("en", "zh"))
     whole = full_plan(scene, rng)
     caption = say(scene, whole, language, rng)
-    statement = _statement(scene, whole, language, rng, told=document_is == "text")
+    topic, statement = _statement(scene, whole, language, rng, told=document_is == "text")
     document = _document(document_is, scene, whole, language, rng)
     made = []
     for _ in range(queries):
@@ -168,6 +170,7 @@ def _family(
                 language=language,
                 caption=caption,
                 statement=statement,
+                topic=topic,
             )
         )
     return made
@@ -175,8 +178,8 @@ def _family(
 
 def _statement(
     scene: Scene, whole: Plan, language: Language, rng: random.Random, *, told: bool
-) -> str:
-    """See `Pair.statement`; of a candidate that is `told`, only what the plan states."""
+) -> tuple[str, str]:
+    """See `Pair.topic` and `Pair.statement`; of a `told` candidate, only what the plan states."""
     plans = []
     for number, motion in enumerate(scene.motions):
         acting = [group for group in (motion.group, motion.other) if group is not None]
@@ -191,11 +194,15 @@ def _statement(
         if seen is not None:
             mentions = Mention(group=first), Mention(group=second)
             plans.append(Plan(mentions=mentions, relation=(first, seen, second)))
-    if not plans:
-        return say(scene, whole, language, rng)
     chosen = rng.sample(plans, min(STATEMENTS, len(plans)))
     between = "; " if language == "en" else "；"
-    return between.join(say(scene, plan, language, rng) for plan in chosen)
+    topics, statements = [], []
+    for plan in chosen:
+        named = [kinds()[scene.groups[mention.group].kind] for mention in plan.mentions]
+        names = [rng.choice(kind.en if language == "en" else kind.zh) for kind in named]
+        topics.append((", " if language == "en" else "、").join(names))
+        statements.append(say(scene, plan, language, rng))
+    return between.join(topics), between.join(statements)
 
 
 def _asked(

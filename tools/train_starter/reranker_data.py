@@ -41,13 +41,13 @@ SHARES: dict[Task, float] = {
 }
 CAPTIONING_SHARES: dict[Task, float] = {"text-image": 0.6, "text-clip": 0.4}
 WIDTHS: dict[Task, tuple[int, int]] = {
-    "text-image": (160, 168),
+    "text-image": (160, 192),
     "text-clip": (216, 216),
-    "image-image": (144, 168),
+    "image-image": (144, 192),
     "image-clip": (200, 216),
     "text-text": (184, 184),
     "image-text": (168, 184),
-    "text-mixed": (192, 168),
+    "text-mixed": (192, 192),
 }
 """Tokens that prompts, and those for captions, are padded to; hardly any is longer."""
 TEXT_TOLD_FROM = 64
@@ -181,19 +181,18 @@ class Batches:
         """Captions or statements. The text of a document with pictures is left out."""
         pictured = [piece for piece in document if not isinstance(piece, Slot)]
         template = self._prompts.template([Slot()], pictured or document)
-        captioned = [rng.random() < CAPTIONED for _ in made]
-        asks = [
-            (DESCRIBE if whole else STATE)[pair.language]
-            for pair, whole in zip(made, captioned, strict=True)
+        told = [
+            (DESCRIBE[pair.language], pair.caption)
+            if rng.random() < CAPTIONED or not pair.statement
+            else (f"{STATE[pair.language]} {pair.topic}", pair.statement)
+            for pair in made
         ]
+        asks = [ask for ask, _ in told]
         texts = [asks] if pictured else [asks, [pair.document.text for pair in made]]
         words, asked, last = self._prompts.fill(
             template,
             texts,
-            answers=[
-                pair.caption if whole else pair.statement
-                for pair, whole in zip(made, captioned, strict=True)
-            ],
+            answers=[answer for _, answer in told],
             width=WIDTHS[batch.task][1],
         )
         place = np.arange(words.ids.shape[1])

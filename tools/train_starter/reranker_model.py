@@ -30,7 +30,7 @@ ANSWERS = ("yes", "no")
 DESCRIBE = {"en": "describe", "zh": "描述"}
 """Queries that ask for a caption in training; they tell its language."""
 STATE = {"en": "relations", "zh": "关系"}
-"""Queries that ask for a statement."""
+"""How queries begin that ask for a statement; its topic follows."""
 
 
 def build_tokenizer(lines: Iterable[str], folder: Path = TOKENIZER) -> int:

@@ -246,7 +246,7 @@ class Trainer:
         self._optimizer.step(
             gradient, lr=lr * self._options.lr, matrix_lr=lr * self._options.matrix_lr
         )
-        self._sums.add(told, answers, len(batch.labels) * self._ranks.count)
+        self._sums.add(told, answers, self._options.batch * self._ranks.count)
         self._steps += 1
         decay = min(EMA_DECAY, (1 + self._steps) / (10 + self._steps))
         with torch.no_grad():
