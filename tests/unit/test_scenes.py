@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -218,3 +219,17 @@ def test_kinds_have_names_in_both_languages() -> None:
     for kind in kinds():
         assert len(kind.en) == len(kind.en_plural)
         assert all((*kind.en, *kind.zh, kind.classifier))
+
+
+@pytest.mark.parametrize("task", ["text-image", "text-clip", "text-text"])
+def test_statements_are_about_what_is_there(task: Task) -> None:
+    named = {name: kind for kind in kinds() for name in (*kind.en, *kind.zh)}
+    told = 0
+    for pair in pairs(task, 400, seed=8, queries=4)[::4]:
+        assert bool(pair.statement) == bool(pair.topic)
+        for topic in filter(None, re.split("; |；|, |、", pair.topic)):
+            kind = named[topic]
+            told += 1
+            assert any(name in pair.caption for name in (*kind.en, *kind.en_plural, *kind.zh))
+            assert any(name in pair.statement for name in (*kind.en, *kind.en_plural, *kind.zh))
+    assert told > 60
