@@ -137,6 +137,12 @@ class SearchSettings(_Section):
     rerank_weight: float = Field(
         default=0.8, ge=0, le=1, description="share of the second pass in the fused score"
     )
+    rerank_floor: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that one candidate must reach, or recall's order stays",
+    )
     not_weight: float = Field(
         default=0.5, ge=0, le=1, description="how far recall moves away from --not"
     )

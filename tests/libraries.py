@@ -23,7 +23,9 @@ class Open:
 
     def __call__(self, name: str = "library", *, store: str = "exact", **sections: Any) -> Library:
         self.folder = self._base / name
-        settings = {**self.settings, "store": {"backend": store}, **sections}
+        # What the preset says for the trained models does not hold for others.
+        search = {"rerank_floor": 0.0, **sections.pop("search", {})}
+        settings = {**self.settings, "store": {"backend": store}, "search": search, **sections}
         library = Library.open(self.folder, preset="starter", settings=settings)
         self._opened.append(library)
         return library

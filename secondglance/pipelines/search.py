@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from secondglance.config import SearchSettings
 from secondglance.errors import InputError, MediaError, SecondGlanceError
 from secondglance.ingest import video
 from secondglance.pipelines.build import Parts
@@ -140,7 +141,13 @@ def search(
             f"the time budget of {budget_ms:g} ms was used up: the second pass reached "
             f"{len(scores) - unreached} of {len(scores)} candidates"
         )
-    hits = _order(candidates, scores, rerank_weight=defaults.rerank_weight)
+    hits = _order(candidates, scores, defaults)
+    best = max((score.score for score in scores if score and score.score is not None), default=None)
+    if best is not None and best < defaults.rerank_floor:
+        warnings.append(
+            f"the second pass finds no match (best {best:.2f}, search.rerank_floor "
+            f"{defaults.rerank_floor:g}): results are in recall order"
+        )
     if min_score is not None:
         hits = [hit for hit in hits if hit.score >= min_score]
     return SearchResult(
@@ -312,7 +319,7 @@ def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
 
 
 def _order(
-    candidates: Sequence[_Candidate], scores: Sequence[PairScore | None], *, rerank_weight: float
+    candidates: Sequence[_Candidate], scores: Sequence[PairScore | None], defaults: SearchSettings
 ) -> list[Hit]:
     hits = [
         _hit(candidate, score, recall_rank=rank)
@@ -322,7 +329,8 @@ def _order(
         fused = fuse(
             [hit.recall_score for hit in hits],
             [hit.rerank_score for hit in hits],
-            rerank_weight=rerank_weight,
+            rerank_weight=defaults.rerank_weight,
+            rerank_floor=defaults.rerank_floor,
         )
         hits = [
             dataclasses.replace(hit, score=score) for hit, score in zip(hits, fused, strict=True)

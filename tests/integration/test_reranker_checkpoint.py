@@ -70,8 +70,7 @@ def test_a_wrong_hash(folder: Path) -> None:
     assert right in message
     assert "rerank.sha256" in message
     weights.rename(folder / "model-00001-of-00001.safetensors")
-    index = {"metadata": {}, "weight_map": {}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {}}')
     assert "several files" in failure(folder, sha256=right)
 
 

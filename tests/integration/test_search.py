@@ -145,6 +145,20 @@ def test_the_weight_of_the_second_pass_is_a_setting(media: Path, open_library: O
     assert [hit.score for hit in result.hits] == [hit.rerank_score for hit in result.hits]
 
 
+@pytest.mark.parametrize(("floor", "kept"), [(0.71, True), (0.7, False)])
+def test_a_second_pass_that_says_no_to_all_leaves_recall_order(
+    floor: float, kept: bool, media: Path, open_library: Open
+) -> None:
+    library = open_library(search={"rerank_floor": floor})
+    library.index([media])
+    judged(library)
+    recalled = library.search("x", kind="image", k=8, rerank=False)
+    result = library.search("x", kind="image", k=8)
+    assert all(hit.rerank_score is not None for hit in result.hits)  # still shown; best is 0.7
+    assert (names(result) == names(recalled)) == kept
+    assert ["finds no match (best 0.70" in warning for warning in result.warnings] == [True] * kept
+
+
 def test_only_the_recalled_candidates_reach_the_second_pass(library: Library) -> None:
     judge = judged(library)
     result = library.search("x", k=2, recall=3)

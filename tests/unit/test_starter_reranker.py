@@ -80,7 +80,9 @@ def test_near_misses_are_told_from_matches(
 
 
 def test_what_it_has_not_learned_to_see_is_no_match(reranker: Qwen3VLReranker) -> None:
-    queries = [Content(texts=(text,)) for text in ("a red dog", "一只猫在海滩上", "people at a table")]
+    queries = [
+        Content(texts=(text,)) for text in ("a red dog", "一只猫在海滩上", "people at a table")
+    ]
     documents = [Content(images=(picture(seed),)) for seed in range(3)]
     for query in queries:
         for found in reranker.score(query, documents):
@@ -90,7 +92,7 @@ def test_what_it_has_not_learned_to_see_is_no_match(reranker: Qwen3VLReranker) -
 
 def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("clip", "reranker"):
-        for file in starter_folder(name).iterdir():  # type: ignore[arg-type]
+        for file in starter_folder(name).iterdir():
             copy = tmp_path / name / file.name
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(file.read_bytes())
