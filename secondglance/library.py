@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from secondglance.config import Settings, load_settings, read_preset
+from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
 from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
 from secondglance.pipelines import index as index_pipeline
@@ -82,8 +82,12 @@ class Library:
             resolved = _with_collection(resolved)
         else:
             asked = read_preset(preset) if preset not in (None, "auto") else {}
-            base = {**stamp, **{k: v for k, v in asked.items() if k in ("recall", "rerank")}}
-            resolved = load_settings(stamp=base, file=file, flags=settings)
+            kept = {**stamp, **{k: v for k, v in asked.items() if k in ("recall", "rerank")}}
+            # The stamp holds what must not change. How a model is used (sizes, batches, weights)
+            # belongs to the preset that chose it.
+            name = stamp.get("preset")
+            made_with = read_preset(name) if name in PRESET_NAMES else {}
+            resolved = load_settings(base=asked or made_with, stamp=kept, file=file, flags=settings)
             _check_recall(root, stamp, resolved)
         _make_folder(root, resolved, new=stamp is None)
         return cls(root, Parts(root, resolved, Catalog(root)), warnings=warnings)
