@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,17 +25,17 @@ from rich.progress import track
 
 from secondglance import Library, Query
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from bootstrap import bootstrap
+
 CUTOFFS = (1, 5, 10)
-RESAMPLES = 2000
 Values = npt.NDArray[np.float64]
 
 
 def interval(values: Values) -> str:
     """Mean and its 95 % interval, by the bootstrap over queries."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
+    mean, low, high = bootstrap(values)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def rank(library: Library, text: str, wanted: Path, depth: int, *, rerank: bool) -> float:

@@ -27,8 +27,11 @@ from common import report
 
 from secondglance.ingest.embedder import ClipEmbedder
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from bootstrap import bootstrap
+
 CUTOFFS = (1, 5, 10)
-RESAMPLES = 2000
 LIMIT_PIXELS = 50_000_000
 Ranks = npt.NDArray[np.int64]
 
@@ -42,9 +45,8 @@ def ranks(scores: npt.NDArray[np.float32]) -> Ranks:
 
 def interval(hits: npt.NDArray[np.bool_], rng: np.random.Generator) -> str:
     """Share of hits and its 95 % interval, by the bootstrap over queries."""
-    picks = rng.integers(0, len(hits), (RESAMPLES, len(hits)))
-    low, high = np.percentile(hits[picks].mean(1), (2.5, 97.5))
-    return f"{hits.mean():.3f} [{low:.3f}, {high:.3f}]"
+    mean, low, high = bootstrap(hits, rng)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def row(name: str, found: Ranks) -> dict[str, Any]:
@@ -80,7 +82,6 @@ def teachers(folder: Path, pictures: Sequence[Path], queries: Sequence[str]) -> 
     import torch
     from PIL import Image
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from tools.train_starter.clip_model import SIDE_PX
     from tools.train_starter.clip_teachers import (
         Classifier,

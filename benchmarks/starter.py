@@ -10,7 +10,6 @@ many pictures a second are embedded, and how long do 50 candidates take?
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
 import time
@@ -28,12 +27,13 @@ from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.pipelines.build import clip_folder, open_reranker
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.scenes.collection import write_collection
-from secondglance.scenes.drawing import STILL_S, stack
-from secondglance.scenes.examples import TASKS, Side, Task, clip_times, pairs
+from secondglance.scenes.examples import TASKS, Task, pairs
+from secondglance.scenes.media import content
 from secondglance.scenes.render import Renderer
-from secondglance.types import Content, VideoClip
+from secondglance.types import Content
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from bootstrap import bootstrap
 from scene_search import answers, measure, media_search, questions, word_search
 
 FAMILY = 6
@@ -41,32 +41,10 @@ SIDE = 384
 CLIP_SIDE = 256
 
 
-def content(side: Side, renderer: Renderer) -> Content:
-    """A generated query or candidate as the reranker takes it, rendered at the size of files."""
-    texts = (side.text,) if side.text else ()
-    if side.drawing is None:
-        return Content(texts=texts)
-    frames = side.drawing.sprites.shape[0]
-    times_s = STILL_S if frames == 1 else clip_times(random.Random(0), frames=frames)
-    size = SIDE if frames == 1 else CLIP_SIDE
-    sprites, backdrops = stack([side.drawing])
-    pixels = renderer.render(
-        torch.from_numpy(sprites), torch.from_numpy(backdrops), times_s=times_s,
-        height=size, width=size,
-    )[0].numpy()  # fmt: skip
-    pictures = tuple(Image.fromarray(frame) for frame in pixels)
-    if frames == 1:
-        return Content(texts=texts, images=pictures)
-    return Content(texts=texts, videos=(VideoClip(frames=pictures, times_s=tuple(times_s)),))
-
-
 def interval(values: list[bool]) -> str:
     """Mean with its 95 % bootstrap interval."""
-    found = np.array(values, dtype=float)
-    rng = np.random.default_rng(0)
-    draws = found[rng.integers(len(found), size=(2000, len(found)))].mean(axis=1)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return f"{found.mean():.3f} ({low:.3f}-{high:.3f})"
+    mean, low, high = bootstrap(values)
+    return f"{mean:.3f} ({low:.3f}-{high:.3f})"
 
 
 def judge_pairs(reranker: Qwen3VLReranker, task: Task, count: int) -> list[dict[str, object]]:
@@ -74,7 +52,10 @@ def judge_pairs(reranker: Qwen3VLReranker, task: Task, count: int) -> list[dict[
     renderer = Renderer(device="cpu")
     right: dict[str, list[bool]] = defaultdict(list)
     for pair in pairs(task, count, seed=7, split="test", hard=0.85):
-        query, document = content(pair.query, renderer), content(pair.document, renderer)
+        query, document = (
+            content(side, renderer, picture_px=SIDE, clip_px=CLIP_SIDE)
+            for side in (pair.query, pair.document)
+        )
         score = reranker.score(query, [document])[0].score
         assert score is not None
         hit = (score > 0.5) == pair.label

@@ -69,8 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     prompts, device = Prompts(), torch.device("cuda")
     model = reranker_model.build_model(prompts.tokenizer, seed=1).to(device)
-    yes, no = (prompts.special_ids[word] for word in reranker_model.ANSWERS)
-    objective = Objective(Forward(model), yes, no).to(device)
+    objective = Objective(Forward(model), prompts.tokenizer).to(device)
     matrices, others = reranker_model.matrices(model)
     optimizer = Optimizer(
         matrices, [*others, *objective.parameters()], weight_decay=0.05, fused=True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import bm25s
 import ir_measures
 import numpy as np
+from bootstrap import bootstrap
 from ir_measures import RR, Qrel, R, ScoredDoc, Success, nDCG
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MEASURES = (nDCG @ 5, Success @ 1, RR @ 10, R @ 50)
 DEPTH = 50
-RESAMPLES = 2000
 TOKEN = re.compile(r"[a-z]+|\d+|[\u4e00-\u9fff]")
 """English words, numbers, and Han characters one by one."""
 
@@ -54,10 +54,7 @@ class Outcome:
         found = np.array([self.values[measure].get(q.id, 0.0) for q in questions])
         if not len(found):
             return float("nan"), float("nan"), float("nan")
-        rng = np.random.default_rng(0)
-        draws = found[rng.integers(len(found), size=(RESAMPLES, len(found)))].mean(axis=1)
-        low, high = np.percentile(draws, (2.5, 97.5))
-        return float(found.mean()), float(low), float(high)
+        return bootstrap(found)
 
     def median_ms(self, questions: Sequence[Question]) -> float:
         """Median time of a question."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -29,14 +29,9 @@ def scenes(
 
     from rich.progress import Progress
 
-    from secondglance.errors import InputError
     from secondglance.scenes.collection import write_collection
-    from secondglance.scenes.scene import SPLIT_SHARES
+    from secondglance.scenes.vocabulary import Split
 
-    if split not in SPLIT_SHARES:
-        raise InputError(
-            f"unknown split {split!r}", remedy=f"choose one of {', '.join(SPLIT_SHARES)}"
-        )
     with Progress(console=stderr(), transient=True) as bar:
         task = bar.add_task("generating", total=pictures + clips + texts)
         made = write_collection(
@@ -45,7 +40,7 @@ def scenes(
             clips=clips,
             texts=texts,
             family=family,
-            split=split,
+            split=cast(Split, split),
             seed=seed,
             progress=lambda done: bar.advance(task, done),
         )

@@ -7,7 +7,6 @@ files) that open-clip itself loads by its `local-dir:` scheme, or as an open-cli
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +53,6 @@ def find_clip(model: str, *, pretrained: str = "", revision: str | None = None) 
     if model.startswith("hf-hub:") or "/" in model:
         return _hub(model.removeprefix("hf-hub:"), revision)
     return _by_name(model, pretrained, revision)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def hub_repository(model: str, pretrained: str) -> str | None:

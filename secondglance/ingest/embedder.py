@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secondglance.errors import ModelError
-from secondglance.ingest.checkpoint import file_hash, find_clip
+from secondglance.ingest.checkpoint import find_clip
 from secondglance.ingest.folding import folded
 from secondglance.ingest.images import Preprocessing, load_rgb, resize
+from secondglance.media.files import pinned_hash
 from secondglance.media.pictures import open_picture
 
 if TYPE_CHECKING:
@@ -57,12 +58,7 @@ class ClipEmbedder:
         import torch
 
         checkpoint = find_clip(model, pretrained=pretrained, revision=revision)
-        weights_hash = file_hash(checkpoint.weights)
-        if sha256 is not None and sha256.lower() != weights_hash:
-            raise ModelError(
-                f"{checkpoint.weights} has SHA-256 {weights_hash}, not {sha256.lower()}",
-                remedy="fetch the file again, or correct recall.sha256",
-            )
+        weights_hash = pinned_hash(checkpoint.weights, sha256, setting="recall.sha256")
         self.name = model if not pretrained else f"{model}/{pretrained}"
         self.batch_size = batch_size
         self.device = torch.device(pick_device(device))

@@ -101,7 +101,7 @@ def build_untrained_clip(folder: Path, *, seed: int = 0) -> Path:
             _enlarge(model.visual.transformer.resblocks, torch)
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         safetensors.torch.save_file(weights, target / "open_clip_model.safetensors")
-        _write_json(target / "open_clip_config.json", CLIP_CONFIG)
+        write_json(target / "open_clip_config.json", CLIP_CONFIG)
         card = README.format(kind="CLIP", seed=seed, format="open-clip")
         (target / "README.md").write_text(card, encoding="utf-8")
 
@@ -134,7 +134,7 @@ def build_untrained_reranker(folder: Path, *, seed: int = 0) -> Path:
         safetensors.torch.save_file(
             weights, target / "model.safetensors", metadata={"format": "pt"}
         )
-        _write_processor(target)
+        write_processor(target)
         card = README.format(kind="reranker", seed=seed, format="Qwen3-VL-Reranker")
         (target / "README.md").write_text(card, encoding="utf-8")
 
@@ -181,23 +181,7 @@ def _write_tokenizer(target: Path) -> dict[str, int]:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in CONTROL_TOKENS])
     tokenizer.save(str(target / "tokenizer.json"))
-    _write_json(
-        target / "tokenizer_config.json",
-        {
-            "add_prefix_space": False,
-            "additional_special_tokens": list(CONTROL_TOKENS[1:]),
-            "bos_token": None,
-            "clean_up_tokenization_spaces": False,
-            "eos_token": "<|im_end|>",
-            "errors": "replace",
-            "model_max_length": 262144,
-            "pad_token": "<|endoftext|>",
-            "processor_class": "Qwen3VLProcessor",
-            "split_special_tokens": False,
-            "tokenizer_class": "Qwen2Tokenizer",
-            "unk_token": None,
-        },
-    )
+    write_tokenizer_config(target)
     return dict(tokenizer.get_vocab())
 
 
@@ -248,7 +232,29 @@ def _reranker_config(vocabulary: dict[str, int]) -> Any:
     )
 
 
-def _write_processor(target: Path) -> None:
+def write_tokenizer_config(target: Path) -> None:
+    """Writes how transformers is to read a reranker's `tokenizer.json`."""
+    write_json(
+        target / "tokenizer_config.json",
+        {
+            "add_prefix_space": False,
+            "additional_special_tokens": list(CONTROL_TOKENS[1:]),
+            "bos_token": None,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|im_end|>",
+            "errors": "replace",
+            "model_max_length": 262144,
+            "pad_token": "<|endoftext|>",
+            "processor_class": "Qwen3VLProcessor",
+            "split_special_tokens": False,
+            "tokenizer_class": "Qwen2Tokenizer",
+            "unk_token": None,
+        },
+    )
+
+
+def write_processor(target: Path) -> None:
+    """Writes a reranker's image and video processors, and its chat template."""
     common = {
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -263,7 +269,7 @@ def _write_processor(target: Path) -> None:
         "rescale_factor": 1 / 255,
         "temporal_patch_size": 2,
     }
-    _write_json(
+    write_json(
         target / "preprocessor_config.json",
         common
         | {
@@ -271,7 +277,7 @@ def _write_processor(target: Path) -> None:
             "size": {"longest_edge": 16777216, "shortest_edge": 65536},
         },
     )
-    _write_json(
+    write_json(
         target / "video_preprocessor_config.json",
         common
         | {
@@ -286,5 +292,6 @@ def _write_processor(target: Path) -> None:
     (target / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file of a checkpoint."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

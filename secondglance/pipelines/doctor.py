@@ -18,6 +18,11 @@ from secondglance.pipelines.build import STARTER, UNTRAINED
 from secondglance.pipelines.preset import choose_preset, is_cached
 
 LOW_DISK_BYTES = 5 * 10**9
+BUILT_IN = {
+    STARTER: "small, trained on generated scenes, for trying things out",
+    UNTRAINED: "random weights, for trying the machinery; rankings mean nothing",
+}
+"""Models that need no download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,18 +175,11 @@ def _models(settings: Settings) -> Iterator[Finding]:
         wanted.append(("rerank model", rerank.model, "", "rerank.model"))
     for name, model, tag, setting in wanted:
         shown = f"{model}/{tag}" if tag else model
-        if model == STARTER:
+        if model in BUILT_IN:
             yield Finding(
                 name=name,
                 state="note",
-                detail=f"{shown}: small, trained on generated scenes, for trying things out",
-                remedy="use --preset laptop or gpu for real search",
-            )
-        elif model == UNTRAINED:
-            yield Finding(
-                name=name,
-                state="note",
-                detail=f"{shown}: random weights, for trying the machinery; rankings mean nothing",
+                detail=f"{shown}: {BUILT_IN[model]}",
                 remedy="use --preset laptop or gpu for real search",
             )
         elif _present(model, tag):
@@ -198,7 +196,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _present(model: str, tag: str) -> bool:
-    if model in (STARTER, UNTRAINED):
+    if model in BUILT_IN:
         return True
     if Path(model.removeprefix("local-dir:")).expanduser().is_dir():
         return True

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondglance.config import SearchSettings
 from secondglance.errors import InputError, MediaError, SecondGlanceError
 from secondglance.ingest import video
 from secondglance.pipelines.build import Parts
@@ -141,9 +140,12 @@ def search(
             f"the time budget of {budget_ms:g} ms was used up: the second pass reached "
             f"{len(scores) - unreached} of {len(scores)} candidates"
         )
-    hits = _order(candidates, scores, defaults)
     best = max((score.score for score in scores if score and score.score is not None), default=None)
-    if best is not None and best < defaults.rerank_floor:
+    # A small model says no to media unlike any it was trained on; what differs then is noise.
+    trusted = best is None or best >= defaults.rerank_floor
+    weight = defaults.rerank_weight
+    hits = _order(candidates, scores, rerank_weight=weight, trusted=trusted)
+    if not trusted:
         warnings.append(
             f"the second pass finds no match (best {best:.2f}, search.rerank_floor "
             f"{defaults.rerank_floor:g}): results are in recall order"
@@ -319,7 +321,11 @@ def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
 
 
 def _order(
-    candidates: Sequence[_Candidate], scores: Sequence[PairScore | None], defaults: SearchSettings
+    candidates: Sequence[_Candidate],
+    scores: Sequence[PairScore | None],
+    *,
+    rerank_weight: float,
+    trusted: bool,
 ) -> list[Hit]:
     hits = [
         _hit(candidate, score, recall_rank=rank)
@@ -328,9 +334,8 @@ def _order(
     if any(scores):
         fused = fuse(
             [hit.recall_score for hit in hits],
-            [hit.rerank_score for hit in hits],
-            rerank_weight=defaults.rerank_weight,
-            rerank_floor=defaults.rerank_floor,
+            [hit.rerank_score if trusted else None for hit in hits],
+            rerank_weight=rerank_weight,
         )
         hits = [
             dataclasses.replace(hit, score=score) for hit, score in zip(hits, fused, strict=True)

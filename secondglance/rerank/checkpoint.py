@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secondglance.errors import ModelError
+from secondglance.media.files import pinned_hash
 
 if TYPE_CHECKING:
     import torch
@@ -89,15 +89,7 @@ def verify(folder: Path, sha256: str) -> None:
             f"the weights in {folder} lie in several files, which one SHA-256 cannot pin",
             remedy="pin a hub model by rerank.revision",
         )
-    digest = hashlib.sha256()
-    with weights.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != sha256.lower():
-        raise ModelError(
-            f"{weights} has SHA-256 {digest.hexdigest()}, not {sha256.lower()}",
-            remedy="fetch the file again, or correct rerank.sha256",
-        )
+    pinned_hash(weights, sha256, setting="rerank.sha256")
 
 
 def load(folder: Path, *, device: torch.device, options: Mapping[str, Any]) -> Checkpoint:

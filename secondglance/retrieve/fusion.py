@@ -10,21 +10,17 @@ def fuse(
     rerank_scores: Sequence[float | None],
     *,
     rerank_weight: float,
-    rerank_floor: float = 0.0,
 ) -> list[float]:
     """Weighted mean of the two passes, in 0..1.
 
     Recall scores are cosines whose range depends on the model, so they are stretched to 0..1 over
     the candidates first. Rerank scores are probabilities and are taken as they are. A candidate
-    that the second pass could not score keeps its share from recall alone. Where the second pass
-    says no to all, as a small model does to media unlike any it was trained on, its scores are
-    noise, and the order is recall's.
+    that the second pass could not score keeps its share from recall alone.
 
     Args:
         recall_scores: Of the candidates.
         rerank_scores: Of the same candidates; None where there is none.
         rerank_weight: Share of the second pass, 0..1.
-        rerank_floor: Probability that at least one candidate must reach for them to count.
 
     Returns:
         One score a candidate, higher is better.
@@ -34,8 +30,6 @@ def fuse(
     low, high = min(recall_scores), max(recall_scores)
     spread = high - low
     recall = [(score - low) / spread if spread > 0 else 1.0 for score in recall_scores]
-    if max((score for score in rerank_scores if score is not None), default=0.0) < rerank_floor:
-        rerank_scores = [None] * len(recall)
     return [
         (1 - rerank_weight) * first + rerank_weight * (second or 0.0)
         for first, second in zip(recall, rerank_scores, strict=True)

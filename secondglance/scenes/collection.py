@@ -9,23 +9,22 @@ import csv
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from secondglance.errors import InputError
-from secondglance.scenes.drawing import CLIP_S, STILL_S, Drawing, draw, stack
+from secondglance.scenes.drawing import CLIP_S, STILL_S, Drawing, draw
 from secondglance.scenes.edit import differences, near_miss
 from secondglance.scenes.examples import say
+from secondglance.scenes.media import rendered
 from secondglance.scenes.plan import Plan, contradicts, full_plan, partial_plan
-from secondglance.scenes.scene import Scene, sample
+from secondglance.scenes.scene import SPLIT_SHARES, Scene, sample
 from secondglance.scenes.vocabulary import Difference, Language, Split
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from secondglance.scenes.render import Renderer
 
 Medium: TypeAlias = Literal["picture", "clip", "text"]
@@ -121,6 +120,10 @@ def write_collection(
     if not 1 <= family <= MAX_FAMILY:
         raise InputError(
             f"cannot make families of {family}", remedy=f"choose a size from 1 to {MAX_FAMILY}"
+        )
+    if split not in SPLIT_SHARES:
+        raise InputError(
+            f"unknown split {split!r}", remedy=f"choose one of {', '.join(SPLIT_SHARES)}"
         )
     rng = random.Random(f"collection {split} {seed}")
     entries: list[Entry] = []
@@ -308,7 +311,8 @@ def _write_pictures(
     for (width, height), items in drawn.items():
         for start in range(0, len(items), BATCH):
             block = items[start : start + BATCH]
-            pixels = _render(renderer, [d for _, d in block], STILL_S, width, height)[:, 0]
+            drawings = [drawing for _, drawing in block]
+            pixels = rendered(renderer, drawings, STILL_S, width=width, height=height)[:, 0]
             for (path, _), picture in zip(block, pixels, strict=True):
                 Image.fromarray(picture).save(path, quality=JPEG_QUALITY)
             progress(len(block))
@@ -318,8 +322,8 @@ def _write_clip(renderer: Renderer, path: Path, scene: Scene, rng: random.Random
     import av
 
     times_s = tuple(frame / CLIP_FPS for frame in range(int(CLIP_S * CLIP_FPS)))
-    drawing = draw(replace(scene), rng, times_s=times_s)
-    frames = _render(renderer, [drawing], times_s, CLIP_SIDE, CLIP_SIDE)[0]
+    drawing = draw(scene, rng, times_s=times_s)
+    [frames] = rendered(renderer, [drawing], times_s, width=CLIP_SIDE, height=CLIP_SIDE)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=CLIP_FPS, options={"crf": "20"})
         stream.width = stream.height = CLIP_SIDE
@@ -328,27 +332,3 @@ def _write_clip(renderer: Renderer, path: Path, scene: Scene, rng: random.Random
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-
-
-def _render(
-    renderer: Renderer,
-    drawings: Sequence[Drawing],
-    times_s: Sequence[float],
-    width: int,
-    height: int,
-) -> npt.NDArray[np.uint8]:
-    import torch
-
-    sprites, backdrops = stack(drawings)
-    pixels: npt.NDArray[np.uint8] = (
-        renderer.render(
-            torch.from_numpy(sprites).to(renderer.device),
-            torch.from_numpy(backdrops).to(renderer.device),
-            times_s=times_s,
-            height=height,
-            width=width,
-        )
-        .cpu()
-        .numpy()
-    )
-    return pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +59,12 @@ def cells() -> npt.NDArray[np.uint8]:
     return grid.reshape(rows * COLUMNS, CELL_PX, CELL_PX, 4)[: len(kinds())].copy()
 
 
+@functools.cache
 def pyramid() -> Pyramid:
     """Every sprite at `LEVELS` sizes, each half the one before, on the CPU.
 
     Levels are averages of premultiplied texels, so a look-up between four of them is correct at
-    the edges too.
+    the edges too. Made once, which takes seconds; it is not to be changed.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812

@@ -24,8 +24,7 @@ def test_a_recorded_step_is_replayed_on_other_batches(task: Task) -> None:
     prompts = Prompts()
     device = torch.device("cuda")
     model = reranker_model.build_model(prompts.tokenizer, seed=1).to(device)
-    yes, no = (prompts.special_ids[word] for word in reranker_model.ANSWERS)
-    objective = Objective(Forward(model), yes, no).to(device)
+    objective = Objective(Forward(model), prompts.tokenizer).to(device)
     weights = [*model.parameters(), *objective.parameters()]
     recorded, plain = (Gradients(objective, weights, device) for _ in range(2))
     feed = Feed(device, Pictures(Renderer("cuda"), "cuda", augment=False))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from secondglance.errors import ModelError
-from secondglance.ingest.checkpoint import file_hash, find_clip
+from secondglance.ingest.checkpoint import find_clip
 from secondglance.ingest.embedder import ClipEmbedder
+from secondglance.media.files import file_hash
 from tests.media import picture
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from PIL import Image
 from secondglance.cli.scenes import scenes
 from secondglance.errors import InputError
 from secondglance.media.video import Video
-from secondglance.scenes import collection, sprites
+from secondglance.scenes import collection
 from secondglance.scenes.collection import Collection, Entry, write_collection
 from secondglance.scenes.drawing import CLIP_S
 from secondglance.scenes.edit import near_miss
@@ -28,18 +26,8 @@ from secondglance.scenes.scene import Scene, composition_split, sample
 COUNTS: dict[str, Any] = {"pictures": 6, "clips": 1, "texts": 2, "family": 4, "seed": 1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _sprites_once() -> Iterator[None]:
-    """Making the sprites ready takes seconds; it is the same for every collection."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("secondglance.scenes.render.pyramid", functools.cache(sprites.pyramid))
-        yield
-
-
 @pytest.fixture(scope="module")
-def written(
-    tmp_path_factory: pytest.TempPathFactory, _sprites_once: None
-) -> tuple[Path, Collection]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Collection]:
     folder = tmp_path_factory.mktemp("scenes") / "new" / "media"
     done: list[int] = []
     made = write_collection(folder, **COUNTS, progress=done.append)

@@ -23,9 +23,10 @@ from secondglance.errors import ModelError
 from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.ingest.images import resize
 from secondglance.pipelines.build import STARTER, clip_folder, starter_folder
-from secondglance.scenes.drawing import STILL_S, draw, stack
+from secondglance.scenes.drawing import STILL_S, draw
 from secondglance.scenes.edit import differences, near_miss
 from secondglance.scenes.examples import say
+from secondglance.scenes.media import rendered
 from secondglance.scenes.plan import Plan, full_plan
 from secondglance.scenes.render import Renderer
 from secondglance.scenes.scene import Scene, sample
@@ -60,15 +61,9 @@ def renderer() -> Renderer:
 def photographed(
     scenes: Sequence[Scene], renderer: Renderer, rng: random.Random
 ) -> list[Image.Image]:
-    sprites, backdrops = stack([draw(scene, rng) for scene in scenes])
-    pixels = renderer.render(
-        torch.from_numpy(sprites),
-        torch.from_numpy(backdrops),
-        times_s=STILL_S,
-        height=SIDE,
-        width=SIDE,
-    )
-    return [Image.fromarray(frame) for frame in pixels[:, 0].numpy()]
+    drawings = [draw(scene, rng) for scene in scenes]
+    pixels = rendered(renderer, drawings, STILL_S, width=SIDE, height=SIDE)
+    return [Image.fromarray(frame) for frame in pixels[:, 0]]
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 from secondglance.config import load_settings, read_preset
 from secondglance.errors import ModelError
 from secondglance.pipelines import build
 from secondglance.pipelines.build import open_reranker, starter_folder
 from secondglance.rerank import Qwen3VLReranker
-from secondglance.scenes.drawing import STILL_S, stack
-from secondglance.scenes.examples import Side, Task, clip_times, pairs
+from secondglance.scenes.examples import Task, pairs
+from secondglance.scenes.media import content
 from secondglance.scenes.render import Renderer
-from secondglance.types import Content, VideoClip
+from secondglance.types import Content
 from tests.media import picture
 
 SEEN = ("positive", "random", "object", "colour", "count", "size", "place", "time", "weather")
@@ -37,27 +34,6 @@ def renderer() -> Renderer:
     return Renderer("cpu")
 
 
-def content(side: Side, renderer: Renderer) -> Content:
-    texts = (side.text,) if side.text else ()
-    if side.drawing is None:
-        return Content(texts=texts)
-    count = len(side.drawing.sprites)
-    times_s = STILL_S if count == 1 else clip_times(random.Random(0), frames=count)
-    sprites, backdrops = stack([side.drawing])
-    size = 256 if count == 1 else 128
-    pixels = renderer.render(
-        torch.from_numpy(sprites),
-        torch.from_numpy(backdrops),
-        times_s=times_s,
-        height=size,
-        width=size,
-    )
-    frames = tuple(Image.fromarray(frame) for frame in pixels[0].numpy())
-    if count == 1:
-        return Content(texts=texts, images=frames)
-    return Content(texts=texts, videos=(VideoClip(frames=frames, times_s=tuple(times_s)),))
-
-
 @pytest.mark.parametrize(
     ("task", "count"),
     [("text-image", 160), ("text-clip", 48), ("text-text", 80), ("image-image", 48)],
@@ -69,7 +45,10 @@ def test_near_misses_are_told_from_matches(
     for pair in pairs(task, count, seed=5, split="test", hard=0.9):
         if pair.kind not in SEEN:
             continue
-        query, document = content(pair.query, renderer), content(pair.document, renderer)
+        query, document = (
+            content(side, renderer, picture_px=256, clip_px=128)
+            for side in (pair.query, pair.document)
+        )
         score = reranker.score(query, [document])[0].score
         assert score is not None
         hit = (score > 0.5) == pair.label

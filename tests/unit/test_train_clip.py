@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from secondglance.ingest.embedder import ClipEmbedder
-from tools.train_starter import clip_model
+from tools.train_starter import clip_model, weights
 from tools.train_starter.clip_captions import Captions
 from tools.train_starter.clip_classes import class_texts
 from tools.train_starter.clip_evaluation import ranks
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip_model.write_tokenizer(PIECES, root / "student")
     torch.manual_seed(0)
     model = clip_model.create(len(PIECES) + 2)
-    clip_model.write_weights(model.state_dict(), root / "parts", part_bytes=3 * 2**20)
+    weights.write_weights(model.state_dict(), root / "parts", part_bytes=3 * 2**20)
     first = next((root / "parts").glob("weights-1-of-*.safetensors"))
     return clip_model.assemble(first, root / "student", root / "folder")
 
@@ -38,8 +38,8 @@ def test_weights_travel_in_parts(folder: Path) -> None:
     parts = sorted((folder.parent / "parts").iterdir())
     assert len(parts) >= 4
     assert all(part.stat().st_size < 3.1 * 2**20 for part in parts)
-    whole = clip_model.read_weights(folder.parent / "parts")
-    assert whole.keys() == clip_model.read_weights(folder / "open_clip_model.safetensors").keys()
+    whole = weights.read_weights(folder.parent / "parts")
+    assert whole.keys() == weights.read_weights(folder / "open_clip_model.safetensors").keys()
 
 
 def test_embedder_reads_the_folder(folder: Path) -> None:

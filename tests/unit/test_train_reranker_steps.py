@@ -37,9 +37,8 @@ def pictures() -> Pictures:
 def gradients() -> Gradients:
     prompts = Prompts()
     model = reranker_model.build_model(prompts.tokenizer, seed=1)
-    yes, no = (prompts.special_ids[word] for word in reranker_model.ANSWERS)
     torch.manual_seed(0)
-    objective = Objective(Forward(model), yes, no)
+    objective = Objective(Forward(model), prompts.tokenizer)
     return Gradients(objective, [*model.parameters(), *objective.parameters()], CPU)
 
 

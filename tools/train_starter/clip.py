@@ -27,12 +27,7 @@ from torch.nn import functional
 
 from tools.train_starter.clip_data import Scenes, Texts, loader
 from tools.train_starter.clip_evaluation import evaluate
-from tools.train_starter.clip_model import (
-    create,
-    read_tokenizer,
-    read_weights,
-    write_weights,
-)
+from tools.train_starter.clip_model import create, read_tokenizer
 from tools.train_starter.clip_photos import Photographs, varied
 from tools.train_starter.clip_teachers import (
     Classifier,
@@ -48,6 +43,7 @@ from tools.train_starter.clip_towers import (
     in_chunks,
     start_text,
 )
+from tools.train_starter.weights import read_weights, write_weights
 
 SHARES = {"scenes": 1.0, "photos": 4.0, "features": 1.0, "near": 4.0, "text": 4.0, "relations": 0.5}
 """Weights of the losses."""

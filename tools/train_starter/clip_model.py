@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.train_starter.weights import half, read_weights
+
 if TYPE_CHECKING:
-    import torch
+    pass
 
 DIM = 256
 """Length of the vectors."""
@@ -21,7 +23,6 @@ MEAN = STD = 0.5
 TRUNK = "tf_efficientnet_lite2"
 SPECIAL = ("[PAD]", "[UNK]")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-PART_BYTES = 14 * 2**20
 
 
 def config(vocabulary: int) -> dict[str, Any]:
@@ -107,46 +108,6 @@ def read_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def write_weights(
-    weights: Mapping[str, torch.Tensor], folder: Path, *, part_bytes: int = PART_BYTES
-) -> list[Path]:
-    """Writes float16 weights as `weights-1-of-N.safetensors`, none larger than `part_bytes`."""
-    from safetensors.torch import save_file
-
-    parts: list[dict[str, torch.Tensor]] = [{}]
-    size = 0
-    for name, tensor in _half(weights).items():
-        nbytes = tensor.numel() * tensor.element_size()
-        if parts[-1] and size + nbytes > part_bytes:
-            parts.append({})
-            size = 0
-        parts[-1][name] = tensor
-        size += nbytes
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, part in enumerate(parts, start=1):
-        paths.append(folder / f"weights-{number}-of-{len(parts)}.safetensors")
-        save_file(part, paths[-1])
-    return paths
-
-
-def read_weights(source: Path) -> dict[str, torch.Tensor]:
-    """Float32 weights from a file, or from all `.safetensors` files of a folder.
-
-    Of a file named as `write_weights` names them, the other parts beside it are read too.
-    """
-    from safetensors.torch import load_file
-
-    if source.is_dir():
-        files: Iterable[Path] = sorted(source.glob("*.safetensors"))
-    elif source.name.startswith("weights-"):
-        files = sorted(source.parent.glob("weights-*-of-*.safetensors"))
-    else:
-        files = (source,)
-    found = {name: value for file in files for name, value in load_file(file).items()}
-    return {name: v.float() if v.is_floating_point() else v for name, v in found.items()}
-
-
 def assemble(weights: Path, tokenizer: Path, folder: Path) -> Path:
     """Writes the open-clip folder that `ClipEmbedder` and open-clip's `local-dir:` load.
 
@@ -157,7 +118,7 @@ def assemble(weights: Path, tokenizer: Path, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    found = _half(read_weights(weights))
+    found = half(read_weights(weights))
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer / name, folder / name)
@@ -166,13 +127,3 @@ def assemble(weights: Path, tokenizer: Path, folder: Path) -> Path:
     (folder / "open_clip_config.json").write_text(text + "\n", encoding="utf-8")
     save_file(found, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-def _half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """float16 where that holds the values; batch norms' variances can be too large for it."""
-    return {
-        name: (
-            value.half() if value.is_floating_point() and "running" not in name else value
-        ).contiguous()
-        for name, value in ((n, v.detach().cpu()) for n, v in weights.items())
-    }

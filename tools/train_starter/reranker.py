@@ -24,8 +24,8 @@ from tools.train_starter.reranker_model import (
     TOKENIZER,
     assemble,
     build_tokenizer,
-    read_weights,
 )
+from tools.train_starter.weights import read_weights
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size = build_tokenizer(descriptions(options.lines), options.out)
         print(f"{size} tokens in {options.out}")  # noqa: T201
     elif options.command == "assemble":
-        folder = assemble(read_weights(options.weights), options.out, tokenizer=options.tokenizer)
+        folder = assemble(read_weights(*options.weights), options.out, tokenizer=options.tokenizer)
         print(f"written to {folder}")  # noqa: T201
     else:
         _train(options)

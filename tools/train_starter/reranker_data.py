@@ -181,18 +181,18 @@ class Batches:
         """Captions or statements. The text of a document with pictures is left out."""
         pictured = [piece for piece in document if not isinstance(piece, Slot)]
         template = self._prompts.template([Slot()], pictured or document)
-        told = [
+        exchanges = [
             (DESCRIBE[pair.language], pair.caption)
             if rng.random() < CAPTIONED or not pair.statement
             else (f"{STATE[pair.language]} {pair.topic}", pair.statement)
             for pair in made
         ]
-        asks = [ask for ask, _ in told]
+        asks = [ask for ask, _ in exchanges]
         texts = [asks] if pictured else [asks, [pair.document.text for pair in made]]
         words, asked, last = self._prompts.fill(
             template,
             texts,
-            answers=[answer for _, answer in told],
+            answers=[answer for _, answer in exchanges],
             width=WIDTHS[batch.task][1],
         )
         place = np.arange(words.ids.shape[1])

@@ -1,7 +1,7 @@
 """The starter reranker's architecture, tokenizer and checkpoint files.
 
 A checkpoint is an ordinary Qwen3-VL-Reranker folder, only smaller: `Qwen3VLReranker(folder)` loads
-it as it loads the hub's. Weights of a training run come as parts of at most 15 MiB.
+it as it loads the hub's.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secondglance.errors import ModelError
-from secondglance.models.untrained import CONTROL_TOKENS, _write_json, _write_processor
+from secondglance.models.untrained import (
+    CONTROL_TOKENS,
+    write_json,
+    write_processor,
+    write_tokenizer_config,
+)
 from secondglance.rerank import prompt
+from tools.train_starter.weights import half
 
 if TYPE_CHECKING:
     import torch
 
 TOKENIZER = Path(__file__).parent / "reranker_tokenizer"
 VOCABULARY = 4096
-PART_BYTES = 15 << 20
+HEAD = "lm_head.weight"
 INITIAL_STD = 0.04
 FIXED_WEIGHT = 20_000
 """Times that the tokenizer reads the prompt's own words: they come with every description."""
@@ -68,23 +74,7 @@ def build_tokenizer(lines: Iterable[str], folder: Path = TOKENIZER) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     tokenizer.model.save(str(folder))  # vocab.json and merges.txt
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "add_prefix_space": False,
-            "additional_special_tokens": list(CONTROL_TOKENS[1:]),
-            "bos_token": None,
-            "clean_up_tokenization_spaces": False,
-            "eos_token": "<|im_end|>",
-            "errors": "replace",
-            "model_max_length": 262144,
-            "pad_token": "<|endoftext|>",
-            "processor_class": "Qwen3VLProcessor",
-            "split_special_tokens": False,
-            "tokenizer_class": "Qwen2Tokenizer",
-            "unk_token": None,
-        },
-    )
+    write_tokenizer_config(folder)
     return int(tokenizer.get_vocab_size())
 
 
@@ -194,43 +184,9 @@ def matrices(model: Any) -> tuple[list[Any], list[Any]]:
     return inside, others
 
 
-def save_weights(weights: dict[str, torch.Tensor], folder: Path) -> list[Path]:
-    """Saves weights as float16 in parts of at most 15 MiB; returns their paths.
-
-    The head is left out: it is the embedding.
-    """
-    import safetensors.torch
-    import torch
-
-    parts: list[dict[str, torch.Tensor]] = [{}]
-    room = PART_BYTES - (1 << 16)  # for the header
-    for name, value in weights.items():
-        if name == "lm_head.weight":
-            continue
-        half = value.detach().to("cpu", torch.float16).contiguous()
-        if half.nbytes > room:
-            parts.append({})
-            room = PART_BYTES - (1 << 16)
-        parts[-1][name] = half
-        room -= half.nbytes
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, part in enumerate(parts, 1):
-        paths.append(folder / f"weights-{number}-of-{len(parts)}.safetensors")
-        safetensors.torch.save_file(part, paths[-1], metadata={"format": "pt"})
-    return paths
-
-
-def read_weights(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """Joins the parts that `save_weights` wrote; a folder stands for the parts in it."""
-    import safetensors.torch
-
-    weights: dict[str, torch.Tensor] = {}
-    for path in paths:
-        parts = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-        for part in parts:
-            weights |= safetensors.torch.load_file(part)
-    return weights
+def without_head(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is saved: the head is the embedding."""
+    return {name: value for name, value in weights.items() if name != HEAD}
 
 
 def load_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
@@ -240,7 +196,7 @@ def load_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
         ModelError: Some are missing, or belong to another architecture.
     """
     report = model.load_state_dict(weights, strict=False)
-    missing = [name for name in report.missing_keys if name != "lm_head.weight"]
+    missing = [name for name in report.missing_keys if name != HEAD]
     if missing or report.unexpected_keys:
         raise ModelError(
             f"{len(missing)} weights are missing and {len(report.unexpected_keys)} unknown, such "
@@ -255,7 +211,6 @@ def assemble(
 ) -> Path:
     """Writes the folder that `Qwen3VLReranker` loads, with the files of the hub's checkpoints."""
     import safetensors.torch
-    import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
@@ -263,15 +218,11 @@ def assemble(
     settings = config(load_tokenizer(tokenizer))
     settings.save_pretrained(folder)
     ids = settings.text_config
-    _write_json(
+    write_json(
         folder / "generation_config.json",
         {"do_sample": False, "eos_token_id": ids.eos_token_id, "pad_token_id": ids.pad_token_id},
     )
-    _write_processor(folder)
-    half = {
-        name: value.detach().to("cpu", torch.float16).contiguous()
-        for name, value in weights.items()
-        if name != "lm_head.weight"
-    }
-    safetensors.torch.save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    write_processor(folder)
+    saved = half(without_head(weights))
+    safetensors.torch.save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -19,6 +19,7 @@ from torch import Tensor
 from secondglance.scenes.vocabulary import COLOURS, PLACES, TIMES, WEATHERS, kinds
 from tools.train_starter.reranker_data import KINDS, Batch
 from tools.train_starter.reranker_forward import Forward, Seen, join, patches
+from tools.train_starter.reranker_model import ANSWERS
 from tools.train_starter.reranker_seeing import IGNORED, POSE
 
 Inputs: TypeAlias = "dict[str, Tensor]"
@@ -72,15 +73,14 @@ class Objective(torch.nn.Module):
 
     Args:
         forward: The model.
-        yes: Token.
-        no: Token.
+        tokenizer: Knows the answers' tokens.
     """
 
-    def __init__(self, forward: Forward, yes: int, no: int) -> None:
+    def __init__(self, forward: Forward, tokenizer: Any) -> None:
         super().__init__()
         # Not a submodule: its weights are the trained model's, and listed there.
         self._forward = [forward]
-        self._answers = yes, no
+        self._answers = [tokenizer.token_to_id(word) for word in ANSWERS]
         self.eyes = Eyes(forward.model.config.text_config.hidden_size)
         self.reasons = torch.nn.Linear(forward.model.config.text_config.hidden_size, len(KINDS))
         torch.nn.init.zeros_(self.reasons.weight)

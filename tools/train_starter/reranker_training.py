@@ -34,6 +34,7 @@ from tools.train_starter.reranker_objective import LOSSES, Inputs, Layout, Objec
 from tools.train_starter.reranker_optimizer import Optimizer
 from tools.train_starter.reranker_pixels import Pictures
 from tools.train_starter.reranker_prompts import Prompts
+from tools.train_starter.weights import read_weights, write_weights
 
 Stage: TypeAlias = Literal["see", "caption", "yesno"]
 
@@ -113,12 +114,11 @@ class Trainer:
             tokenizer=options.tokenizer,
         )
         tokenizer = reranker_model.load_tokenizer(options.tokenizer)
-        yes, no = (tokenizer.token_to_id(word) for word in reranker_model.ANSWERS)
         model = reranker_model.build_model(tokenizer, seed=options.seed)
         if options.resume:
-            reranker_model.load_weights(model, reranker_model.read_weights(options.resume))
+            reranker_model.load_weights(model, read_weights(*options.resume))
         self._model = model.to(self._device).train()
-        self._objective = Objective(Forward(self._model), yes, no).to(self._device)
+        self._objective = Objective(Forward(self._model), tokenizer).to(self._device)
         matrices, others = reranker_model.matrices(self._model)
         others += self._objective.parameters()
         self._optimizer = Optimizer(
@@ -198,7 +198,8 @@ class Trainer:
     def save(self) -> list[Path]:
         """Writes the averaged weights."""
         with self._averaged():
-            return reranker_model.save_weights(self._model.state_dict(), self._options.out)
+            weights = reranker_model.without_head(self._model.state_dict())
+            return write_weights(weights, self._options.out)
 
     def _record(self) -> None:
         """Records the steps of all layouts that will come."""
