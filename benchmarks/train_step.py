@@ -32,6 +32,7 @@ from tools.train_starter.reranker_objective import Objective
 from tools.train_starter.reranker_optimizer import Optimizer
 from tools.train_starter.reranker_pixels import Pictures
 from tools.train_starter.reranker_prompts import Prompts
+from tools.train_starter.reranker_training import LOSS_WEIGHTS
 
 TASKS: tuple[Task, ...] = ("text-image", "text-clip", "text-text")
 GROUP = 8
@@ -65,11 +66,13 @@ def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=8, help="pairs that share a candidate")
+    parser.add_argument("--compiled", action="store_true", help="fuse each layer's operations")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     prompts, device = Prompts(), torch.device("cuda")
     model = reranker_model.build_model(prompts.tokenizer, seed=1).to(device)
-    objective = Objective(Forward(model), prompts.tokenizer).to(device)
+    objective = Objective(Forward(model, compiled=options.compiled), prompts.tokenizer).to(device)
     matrices, others = reranker_model.matrices(model)
     optimizer = Optimizer(
         matrices, [*others, *objective.parameters()], weight_decay=0.05, fused=True
@@ -79,9 +82,13 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for task in TASKS:
         few, many = (
-            Batches(prompts, size=options.batch * group, split="train", vary=True, queries=4).make(
-                task, seed=1, hard=0.5
-            )
+            Batches(
+                prompts,
+                size=options.batch * group,
+                split="train",
+                vary=True,
+                queries=options.queries,
+            ).make(task, seed=1, hard=0.5)
             for group in (1, GROUP)
         )
         rows.append(
@@ -94,7 +101,7 @@ def main() -> None:
         for judging, telling in ((True, True), (True, False), (False, False)):
             made = layout(few, judging=judging, telling=telling)
             given = wanted(feed.prepare(few), made)
-            given["weights"] = torch.tensor([1.0, 0.3, 0.5, 0.25], device=device)
+            given["weights"] = torch.tensor(LOSS_WEIGHTS["yesno"], device=device)
             recorded.record(made, given)
             name = "judging" * judging + " telling" * telling or "seeing"
             for how, gradients in (("recorded", recorded), ("plain", plain)):

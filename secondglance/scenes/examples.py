@@ -72,6 +72,9 @@ class Pair:
         statement: How groups of the candidate stand to each other, or what they do, as far as it
             shows or says so; may be empty.
         topic: Names of the groups that the statement is about.
+        scene: What the candidate shows.
+        asked: What the query shows or describes.
+        plan: What the query says of it.
     """
 
     query: Side
@@ -82,6 +85,9 @@ class Pair:
     caption: str
     statement: str
     topic: str
+    scene: Scene
+    asked: Scene
+    plan: Plan
 
 
 def say(scene: Scene, plan: Plan, language: Language, rng: random.Random) -> str:
@@ -152,27 +158,38 @@ def _family(
     caption = say(scene, whole, language, rng)
     topic, statement = _statement(scene, whole, language, rng, told=document_is == "text")
     document = _document(document_is, scene, whole, language, rng)
-    made = []
-    for _ in range(queries):
-        asked, plan, kind = _asked(task, scene, whole, rng, split=split, hard=hard)
-        if query_is == "text":
-            # In the candidate's language, but for every other text that must be read across.
-            own = language if document_is != "text" or rng.random() < 0.7 else _other(language)
-            query = Side(text=say(asked, plan, own, rng))
-        else:
-            query = Side(drawing=_still(asked, rng))
-        made.append(
-            Pair(
-                query=query,
-                document=document,
-                label=kind == "positive",
-                kind=kind,
-                language=language,
-                caption=caption,
-                statement=statement,
-                topic=topic,
+    made: list[Pair] = []
+    while len(made) < queries:
+        plan = _stated(task, scene, whole, rng)
+        # In the candidate's language, but for every other text that must be read across.
+        own = language if document_is != "text" or rng.random() < 0.7 else _other(language)
+        wording = rng.random()
+        # Where a candidate has several queries, a true one and a wrong one come in twins that
+        # differ in one fact and in no other word.
+        for match in (True, False) if queries - len(made) > 1 else (rng.random() < 0.5,):
+            if match:
+                asked, told, kind = scene, plan, "positive"
+            else:
+                asked, told, kind = _wrong(scene, plan, rng, split=split, hard=hard)
+            if query_is == "text":
+                query = Side(text=say(asked, told, own, random.Random(wording)))
+            else:
+                query = Side(drawing=_still(asked, rng))
+            made.append(
+                Pair(
+                    query=query,
+                    document=document,
+                    label=match,
+                    kind=kind,
+                    language=language,
+                    caption=caption,
+                    statement=statement,
+                    topic=topic,
+                    scene=scene,
+                    asked=asked,
+                    plan=told,
+                )
             )
-        )
     return made
 
 
@@ -205,10 +222,8 @@ def _statement(
     return between.join(topics), between.join(statements)
 
 
-def _asked(
-    task: Task, scene: Scene, whole: Plan, rng: random.Random, *, split: Split, hard: float
-) -> tuple[Scene, Plan, str]:
-    """The scene that a query describes or shows, what it says of it, and how they differ."""
+def _stated(task: Task, scene: Scene, whole: Plan, rng: random.Random) -> Plan:
+    """What a query says of the candidate's scene."""
     query_is, document_is = task.split("-")
     if query_is == "text":
         plan = partial_plan(scene, rng, fullness=rng.choice((0.4, 0.65, 0.9, 1.0)))
@@ -227,10 +242,14 @@ def _asked(
         # In clips, where sizes change, size is not judged either.
         sized = tuple(replace(m, size=m.size and not scene.moving) for m in plan.mentions)
         plan = replace(plan, mentions=sized, relation=None, motions=())
-    lot = rng.random()
-    if lot < 0.5:
-        return scene, plan, "positive"
-    if lot < 0.5 + 0.5 * hard:
+    return plan
+
+
+def _wrong(
+    scene: Scene, plan: Plan, rng: random.Random, *, split: Split, hard: float
+) -> tuple[Scene, Plan, str]:
+    """Another scene, what is said of it, and how it differs: a near-miss, or wholly."""
+    if rng.random() < hard:
         options = differences(scene, plan)
         difference = rng.choices(options, [DIFFICULTY.get(option, 1) for option in options])[0]
         other = near_miss(scene, plan, difference, rng, split=split)

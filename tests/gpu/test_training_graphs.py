@@ -15,6 +15,7 @@ from tools.train_starter.reranker_graphs import TOLERANCE, Gradients
 from tools.train_starter.reranker_objective import Objective
 from tools.train_starter.reranker_pixels import Pictures
 from tools.train_starter.reranker_prompts import Prompts
+from tools.train_starter.reranker_training import LOSS_WEIGHTS
 
 pytestmark = pytest.mark.gpu
 
@@ -33,7 +34,7 @@ def test_a_recorded_step_is_replayed_on_other_batches(task: Task) -> None:
         batch = maker.make(task, seed=seed, hard=0.5)
         made = layout(batch, judging=True, telling=True)
         given = wanted(feed.prepare(batch), made)
-        given["weights"] = torch.tensor([1.0, 0.3, 0.5, 0.25], device=device)
+        given["weights"] = torch.tensor(LOSS_WEIGHTS["yesno"], device=device)
         if seed == 0:
             recorded.record(made, given)
         *_, mine = recorded(made, given)

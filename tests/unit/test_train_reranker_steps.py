@@ -18,6 +18,7 @@ from tools.train_starter.reranker_optimizer import Optimizer, orthogonal
 from tools.train_starter.reranker_pixels import Pictures
 from tools.train_starter.reranker_prompts import Prompts
 from tools.train_starter.reranker_seeing import IGNORED, POSE, shown
+from tools.train_starter.reranker_training import LOSS_WEIGHTS
 
 PAIRS, QUERIES = 4, 2
 CPU = torch.device("cpu")
@@ -86,7 +87,7 @@ def test_gradients_are_those_of_the_losses(
     batch = batches.make(task, seed=2, hard=0.5)
     made = layout(batch, judging=True, telling=True)
     given = wanted(Feed(CPU, pictures).prepare(batch), made)
-    given["weights"] = torch.tensor([1.0, 0.3, 0.5, 0.25])
+    given["weights"] = torch.tensor(LOSS_WEIGHTS["yesno"])
     told, answers, gradient = gradients(made, given)
     losses = dict(zip(LOSSES, told.tolist(), strict=True))
     pictured = batch.document is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,3 +68,7 @@ def launch(work: Callable[..., None], count: int, *arguments: Any) -> None:
 def _enter(rank: int, work: Callable[..., None], count: int, arguments: Sequence[Any]) -> None:
     torch.cuda.set_device(rank)
     work(Ranks(rank, count), *arguments)
+    # Threads that feed the GPU may still run; an interpreter that ends under them aborts.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -94,6 +94,7 @@ def _train_rank(ranks: Ranks, options: argparse.Namespace) -> None:
             seed=len(resume) if options.seed is None else options.seed,
             device=device,
             eager=options.eager,
+            compiled=options.compiled,
             log=options.log or options.out / "log.jsonl",
             tokenizer=options.tokenizer,
         ),
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, help="another one for each run of a series")
     train.add_argument("--device", default="cuda")
     train.add_argument("--eager", action="store_true", help="do not record CUDA graphs")
+    train.add_argument("--compiled", action="store_true", help="fuse each layer's operations")
     train.add_argument("--log", type=Path)
     train.add_argument("--tokenizer", type=Path, default=TOKENIZER)
     return parser

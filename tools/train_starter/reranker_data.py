@@ -18,6 +18,7 @@ import numpy as np
 
 from secondglance.rerank import prompt
 from secondglance.scenes.examples import Pair, Side, Task, clip_times, pairs, stack
+from tools.train_starter.reranker_facts import Facts, facts
 from tools.train_starter.reranker_model import DESCRIBE, STATE, TOKENIZER
 from tools.train_starter.reranker_prompts import Prompts, Slot, Words
 from tools.train_starter.reranker_seeing import IGNORED, TOKEN, Shown, shown
@@ -31,13 +32,13 @@ KINDS = (
     "time", "weather", "motion", "photo",
 )  # fmt: skip
 SHARES: dict[Task, float] = {
-    "text-image": 0.4,
-    "text-clip": 0.22,
-    "image-image": 0.07,
+    "text-image": 0.42,
+    "text-clip": 0.26,
+    "image-image": 0.06,
     "image-clip": 0.05,
-    "text-text": 0.12,
-    "image-text": 0.05,
-    "text-mixed": 0.09,
+    "text-text": 0.09,
+    "image-text": 0.04,
+    "text-mixed": 0.08,
 }
 CAPTIONING_SHARES: dict[Task, float] = {"text-image": 0.6, "text-clip": 0.4}
 WIDTHS: dict[Task, tuple[int, int]] = {
@@ -78,6 +79,7 @@ class Batch:
         labels: (batch,): 1.0 where the pair matches.
         kinds: (batch,): index in `KINDS`.
         chinese: (batch,): whether the texts are Chinese.
+        facts: What the queries ask, and what is true.
         queries: So many consecutive pairs share a candidate.
         query: Its pictures, if it has any.
         document: Its pictures, if it has any: one candidate for each `queries` pairs.
@@ -94,6 +96,7 @@ class Batch:
     labels: Any
     kinds: Any
     chinese: Any
+    facts: Facts
     queries: int = 1
     query: View | None = None
     document: View | None = None
@@ -164,6 +167,7 @@ class Batches:
             labels=np.array([pair.label for pair in made], dtype=np.float32),
             kinds=np.array([KINDS.index(pair.kind) for pair in made]),
             chinese=np.array([pair.language == "zh" for pair in made]),
+            facts=facts(made),
             queries=self._queries,
             query=query,
             document=document,

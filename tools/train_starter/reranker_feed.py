@@ -145,6 +145,8 @@ class Feed:
             given["query"] = self._replaced(given["query"], hit & half)
         given["labels"] = torch.where(hit, 0.0, given["labels"])
         given["kinds"] = torch.where(hit, KINDS.index("photo"), given["kinds"])
+        true = given["facts"][:, 1::2]
+        given["facts"][:, 1::2] = torch.where(hit[:, None], IGNORED, true)
         # What they show, and how one would describe them, is not known.
         for name in ("caption_to", "shown_kind", "shown_colour", "shown_scenery"):
             given[name] = torch.where(chosen[:, None], IGNORED, given[name])
@@ -181,7 +183,7 @@ def wanted(given: Inputs, layout: Layout) -> Inputs:
     if layout.document is not None:
         names.add("document")
     if layout.judging:
-        names |= {"ids", "positions", "spots", "last", "labels", "kinds"}
+        names |= {"ids", "positions", "spots", "last", "labels", "kinds", "meant", "facts"}
         names |= {"query"} & given.keys()
     if layout.telling:
         names |= {name for name in given if name.startswith("caption_")}

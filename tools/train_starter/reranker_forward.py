@@ -71,11 +71,14 @@ class Forward(torch.nn.Module):
 
     Args:
         model: Whose weights to use. They stay its own: nothing is copied.
+        compiled: Fuse the operations of each layer. The first steps then take a minute.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
+        fused: Any = torch.compile(dynamic=True) if compiled else lambda layer: layer
+        self._vision_layer, self._text_layer = fused(_vision_layer), fused(_text_layer)
         self._places: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def see(self, cut: Tensor, height: int, width: int) -> Seen:
@@ -98,7 +101,7 @@ class Forward(torch.nn.Module):
         deep = []
         wanted = list(visual.deepstack_visual_indexes)
         for number, block in enumerate(visual.blocks):
-            hidden = _vision_layer(block, hidden, cos, sin)
+            hidden = self._vision_layer(block, hidden, cos, sin)
             if number in wanted:
                 merger = visual.deepstack_merger_list[wanted.index(number)]
                 deep.append(merger(hidden).view(batch, times * count // 4, -1))
@@ -107,6 +110,12 @@ class Forward(torch.nn.Module):
     def read(
         self, ids: Tensor, positions: Tensor, seen: Seen | None, spots: Tensor | None
     ) -> Tensor:
+        """The language model: what `states` ends in, after the last norm."""
+        return self.last_norm(self.states(ids, positions, seen, spots)[-1])
+
+    def states(
+        self, ids: Tensor, positions: Tensor, seen: Seen | None, spots: Tensor | None
+    ) -> list[Tensor]:
         """The language model.
 
         Args:
@@ -116,7 +125,7 @@ class Forward(torch.nn.Module):
             spots: (batch, vision tokens): place of each vision token in its prompt.
 
         Returns:
-            Hidden states after the last norm, (batch, tokens, hidden).
+            Hidden states after each layer, (batch, tokens, hidden).
         """
         language = self.model.model.language_model
         # Unlike an embedding's, the gradient of this needs no sorting.
@@ -131,11 +140,17 @@ class Forward(torch.nn.Module):
             dtype = torch.get_autocast_dtype(hidden.device.type)
             cos, sin = cos.to(dtype), sin.to(dtype)
         cos, sin = cos[:, None], sin[:, None]
+        found = []
         for number, layer in enumerate(language.layers):
-            hidden = _text_layer(layer, hidden, cos, sin)
+            hidden = self._text_layer(layer, hidden, cos, sin)
             if seen is not None and where is not None and number < len(seen.deep):
                 hidden = hidden.scatter_add(1, where, seen.deep[number].to(hidden.dtype))
-        return _rms(language.norm, hidden)
+            found.append(hidden)
+        return found
+
+    def last_norm(self, hidden: Tensor) -> Tensor:
+        """What the head reads of a last state."""
+        return _rms(self.model.model.language_model.norm, hidden)
 
     def log_odds(self, state: Tensor, yes: int, no: int) -> Tensor:
         """logit_yes - logit_no of states (batch, hidden), in float32: (batch,)."""

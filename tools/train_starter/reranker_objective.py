@@ -18,14 +18,17 @@ from torch import Tensor
 
 from secondglance.scenes.vocabulary import COLOURS, PLACES, TIMES, WEATHERS, kinds
 from tools.train_starter.reranker_data import KINDS, Batch
+from tools.train_starter.reranker_facts import FACTS, ROLES
 from tools.train_starter.reranker_forward import Forward, Seen, join, patches
 from tools.train_starter.reranker_model import ANSWERS
 from tools.train_starter.reranker_seeing import IGNORED, POSE
 
 Inputs: TypeAlias = "dict[str, Tensor]"
 """Tensors of a batch, by name: see `inputs`."""
-LOSSES = ("yesno", "reason", "caption", "seeing", "kinds told")
+LOSSES = ("yesno", "reason", "roles", "facts", "caption", "seeing", "kinds told", "facts told")
 """What `Objective` reports, in this order."""
+DECIDING = 1
+"""Layers that are left to compare what was asked with what is true."""
 SCENERY = (len(PLACES), len(TIMES), len(WEATHERS))
 
 
@@ -60,6 +63,7 @@ def inputs(batch: Batch) -> dict[str, Any]:
         for name in ("ids", "positions", "spots")
     }
     found |= {"last": batch.last, "labels": batch.labels, "kinds": batch.kinds}
+    found |= {"meant": batch.facts.meant, "facts": batch.facts.values}
     if batch.caption is not None:
         found["caption_to"] = batch.caption_to
     if batch.shown is not None:
@@ -81,9 +85,11 @@ class Objective(torch.nn.Module):
         # Not a submodule: its weights are the trained model's, and listed there.
         self._forward = [forward]
         self._answers = [tokenizer.token_to_id(word) for word in ANSWERS]
-        self.eyes = Eyes(forward.model.config.text_config.hidden_size)
-        self.reasons = torch.nn.Linear(forward.model.config.text_config.hidden_size, len(KINDS))
+        width = forward.model.config.text_config.hidden_size
+        self.eyes = Eyes(width)
+        self.reasons = torch.nn.Linear(width, len(KINDS))
         torch.nn.init.zeros_(self.reasons.weight)
+        self.thoughts = Thoughts(width)
 
     def forward(
         self, layout: Layout, given: Mapping[str, Tensor], weights: Tensor
@@ -93,7 +99,7 @@ class Objective(torch.nn.Module):
         Args:
             layout: Of the batch.
             given: Its tensors, with the pixels as `query` and `document`.
-            weights: Of yes/no, reason, caption and seeing: (4,).
+            weights: Of yes/no, reason, roles, facts, caption and seeing: (6,).
 
         Returns:
             The weighted loss; `LOSSES`, not finite where it does not apply; and by kind the number
@@ -106,22 +112,38 @@ class Objective(torch.nn.Module):
         answers = torch.zeros(2, len(KINDS), device=device)
         loss = torch.zeros((), device=device)
         if layout.judging:
-            log_odds, state = self.judge(layout, given, query, document)
+            states, spots = self._states(layout, given, query, document)
+            state = self._last(self._forward[0].last_norm(states[-1]), given)
+            log_odds = self._log_odds(state)
             found["yesno"] = F.binary_cross_entropy_with_logits(log_odds, given["labels"])
             found["reason"] = F.cross_entropy(self.reasons(state).float(), given["kinds"])
             loss = loss + weights[0] * found["yesno"] + weights[1] * found["reason"]
+            if query is None:
+                found["facts"], found["facts told"] = self.thoughts.facts(
+                    self._last(states[-1 - DECIDING], given), given["facts"]
+                )
+                loss = loss + weights[3] * found["facts"]
+            if query is None and spots is not None:
+                middle = states[len(states) // 2]
+                where = spots[..., None].expand(-1, -1, middle.shape[-1])
+                found["roles"] = self.thoughts.roles(
+                    middle.gather(1, where),
+                    given["shown_kind"].repeat_interleave(layout.queries, 0),
+                    given["meant"],
+                )
+                loss = loss + weights[2] * found["roles"]
             right = ((log_odds.detach() > 0) == (given["labels"] > 0.5)).float()
             both = torch.stack([right, torch.ones_like(right)])
             answers.index_add_(1, given["kinds"], both)
         if layout.telling:
             found["caption"] = self._caption(layout, given, document)
-            loss = loss + weights[2] * found["caption"]
+            loss = loss + weights[4] * found["caption"]
         if document is not None:
             found["seeing"], found["kinds told"] = self.eyes(
                 document,
                 *(given[f"shown_{name}"] for name in ("kind", "colour", "pose", "scenery")),
             )
-            loss = loss + weights[3] * found["seeing"]
+            loss = loss + weights[5] * found["seeing"]
         told = torch.stack([found[name].detach().float() for name in LOSSES])
         return loss, told, answers
 
@@ -140,17 +162,36 @@ class Objective(torch.nn.Module):
         given: Mapping[str, Tensor],
         query: Seen | None,
         document: Seen | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Log-odds of each pair, and the state they are read from."""
+    ) -> Tensor:
+        """Log-odds of each pair."""
+        states, _ = self._states(layout, given, query, document)
+        return self._log_odds(self._last(self._forward[0].last_norm(states[-1]), given))
+
+    def _states(
+        self,
+        layout: Layout,
+        given: Mapping[str, Tensor],
+        query: Seen | None,
+        document: Seen | None,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Hidden states after each layer, and where the candidates' vision tokens are."""
         if document is not None:
             document = document.repeated(layout.queries)
         parts = [part for part in (query, document) if part is not None]
         seen = join(parts) if parts else None
-        hidden = self._forward[0].read(given["ids"], given["positions"], seen, given["spots"])
-        with torch.autocast(hidden.device.type, enabled=False):
-            place = given["last"][:, None, None].expand(-1, 1, hidden.shape[-1])
-            state = hidden.gather(1, place)[:, 0].float()
-            return self._forward[0].log_odds(state, *self._answers), state
+        states = self._forward[0].states(given["ids"], given["positions"], seen, given["spots"])
+        if document is None:
+            return states, None
+        return states, given["spots"][:, -document.tokens.shape[1] :]
+
+    def _last(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """States of the prompts' last tokens."""
+        place = given["last"][:, None, None].expand(-1, 1, hidden.shape[-1])
+        return hidden.gather(1, place)[:, 0].float()
+
+    def _log_odds(self, state: Tensor) -> Tensor:
+        with torch.autocast(state.device.type, enabled=False):
+            return self._forward[0].log_odds(state, *self._answers)
 
     def _caption(
         self, layout: Layout, given: Mapping[str, Tensor], document: Seen | None
@@ -205,3 +246,55 @@ class Eyes(torch.nn.Module):
             loss = loss + 0.3 * told.sum() / (scenery[:, number] != IGNORED).sum().clamp_min(1)
         right = ((sort.argmax(-1) == kind).float() * there).sum() / objects
         return loss, right.detach()
+
+
+class Thoughts(torch.nn.Module):
+    """Heads that read `Facts` off hidden states of the language model.
+
+    Args:
+        width: Of a hidden state.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._role = torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.Linear(width, ROLES))
+        self._fact = torch.nn.Sequential(
+            torch.nn.LayerNorm(width), torch.nn.Linear(width, sum(FACTS.values()))
+        )
+
+    def roles(self, states: Tensor, kind: Tensor, meant: Tensor) -> Tensor:
+        """The loss of telling which words each vision token belongs to.
+
+        Args:
+            states: (pairs, vision tokens, width).
+            kind: (pairs, vision tokens): see `Shown`.
+            meant: See `Facts`.
+        """
+        named = kind[..., None] == 1 + meant[:, None]  # of no kind is 0, which is backdrop
+        named = named & (meant[:, None] >= 0)
+        role = torch.where(named[..., 2:].any(-1), ROLES - 1, 0)
+        role = torch.where(named[..., 1], 2, torch.where(named[..., 0], 1, role))
+        lost = F.cross_entropy(
+            self._role(states).float().flatten(0, 1), role.flatten(), reduction="none"
+        ).view_as(role)
+        # Whether a group is meant is told by its own tokens; they cover a small part.
+        weight = torch.where(kind > 0, 1.0, 0.25)
+        return (lost * weight).sum() / weight.sum()
+
+    def facts(self, state: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of telling what was asked and what is true; and the share told right.
+
+        Args:
+            state: (pairs, width).
+            values: See `Facts`.
+        """
+        loss = torch.zeros((), device=state.device)
+        right, known = loss, loss
+        for number, logits in enumerate(self._fact(state).float().split([*FACTS.values()], -1)):
+            value = values[:, number]
+            lost = F.cross_entropy(logits, value, reduction="sum", ignore_index=IGNORED)
+            there = (value != IGNORED).sum()
+            loss = loss + lost / there.clamp_min(1)
+            right = right + (logits.argmax(-1) == value).sum()
+            known = known + there
+        return loss, (right / known).detach()

@@ -38,21 +38,25 @@ from tools.train_starter.weights import read_weights, write_weights
 
 Stage: TypeAlias = Literal["see", "caption", "yesno"]
 
+HEADS = "heads"
+"""Folder of the heads that only training needs, beside the weights."""
 LOG_EVERY_S = 10.0
 EVALUATE_EVERY_S = 150.0
 EMA_DECAY = 0.999
+TELL_EVERY = 3
+"""Steps of the last stage of which one tells captions."""
 JUDGED_BATCHES = {"text-image": 8, "text-clip": 6}
 JUDGED_BATCHES_ELSE = 3
 LARGEST_GRADIENT = 1.0
 WARM_STEPS = 150
 RAMP_SHARE = 0.25
 """Share of the yes/no stage over which near-misses are mixed in."""
-LOSS_WEIGHTS: dict[Stage, tuple[float, float, float, float]] = {
-    "see": (0.0, 0.0, 0.0, 1.0),
-    "caption": (0.0, 0.0, 1.0, 0.5),
-    "yesno": (1.0, 0.3, 0.5, 0.25),
+LOSS_WEIGHTS: dict[Stage, tuple[float, ...]] = {
+    "see": (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    "caption": (0.0, 0.0, 0.0, 0.0, 1.0, 0.5),
+    "yesno": (1.0, 0.3, 0.5, 0.3, 0.5, 0.25),
 }
-"""Of yes/no, reason, caption (in every other step of the last stage) and seeing."""
+"""Of yes/no, reason, roles, facts, caption (told in some steps of the last stage) and seeing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,7 @@ class Options:
     seed: int
     device: str
     eager: bool
+    compiled: bool
     log: Path
     tokenizer: Path
 
@@ -118,7 +123,12 @@ class Trainer:
         if options.resume:
             reranker_model.load_weights(model, read_weights(*options.resume))
         self._model = model.to(self._device).train()
-        self._objective = Objective(Forward(self._model), tokenizer).to(self._device)
+        forward = Forward(self._model, compiled=options.compiled)
+        self._objective = Objective(forward, tokenizer)
+        for source in options.resume:
+            if (source / HEADS).is_dir():
+                self._objective.load_state_dict(read_weights(source / HEADS))
+        self._objective.to(self._device)
         matrices, others = reranker_model.matrices(self._model)
         others += self._objective.parameters()
         self._optimizer = Optimizer(
@@ -199,6 +209,7 @@ class Trainer:
         """Writes the averaged weights."""
         with self._averaged():
             weights = reranker_model.without_head(self._model.state_dict())
+            write_weights(self._objective.state_dict(), self._options.out / HEADS)
             return write_weights(weights, self._options.out)
 
     def _record(self) -> None:
@@ -237,7 +248,7 @@ class Trainer:
         return made, wanted(given, made) | {"weights": weights}
 
     def _step(self, batch: Batch, given: Inputs, *, lr: float, stage: Stage) -> None:
-        telling = stage == "caption" or (stage == "yesno" and self._steps % 2 == 0)
+        telling = stage == "caption" or (stage == "yesno" and self._steps % TELL_EVERY == 0)
         told, answers, gradient = self._gradients(
             *self._posed(batch, given, stage, telling=telling)
         )
@@ -281,7 +292,7 @@ class Trainer:
                 torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on),
             ):
                 seen = self._objective.see(asked, given)
-                values, _ = self._objective.judge(asked, given, *seen)
+                values = self._objective.judge(asked, given, *seen)
             return values.float().cpu().numpy()
 
         with self._averaged():
