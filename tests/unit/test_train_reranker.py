@@ -78,7 +78,9 @@ def test_forward_is_that_of_transformers(
     task: Task, prompts: Prompts, engine: Qwen3VLReranker, forward: Forward
 ) -> None:
     batch = make(prompts, task)
-    ids, positions = torch.from_numpy(batch.words.ids), torch.from_numpy(batch.words.positions)
+    ids, positions = (
+        torch.from_numpy(value).long() for value in (batch.words.ids, batch.words.positions)
+    )
     inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions}
     with torch.no_grad():
         seen, cuts = look(forward, batch)
@@ -94,7 +96,7 @@ def test_forward_is_that_of_transformers(
             inputs[key] = torch.cat([part for part, _ in parts])
             inputs[f"{name}_grid_thw"] = torch.tensor([grid for _, grid in parts])
         expected = engine.model(**inputs, use_cache=False).last_hidden_state
-        spots = torch.from_numpy(batch.words.spots)
+        spots = torch.from_numpy(batch.words.spots).long()
         hidden = forward.read(ids, positions, seen, spots if seen is not None else None)
         yes, no = (prompts.special_ids[word] for word in ("yes", "no"))
         odds = forward.log_odds(hidden[torch.arange(PAIRS), torch.from_numpy(batch.last)], yes, no)
@@ -206,10 +208,10 @@ def test_captioning_one_batch_is_learned(prompts: Prompts, forward: Forward) -> 
         seen, _ = look(forward, batch)
         words = batch.caption
         hidden = forward.read(
-            torch.from_numpy(words.ids),
-            torch.from_numpy(words.positions),
+            torch.from_numpy(words.ids).long(),
+            torch.from_numpy(words.positions).long(),
             seen,
-            torch.from_numpy(words.spots),
+            torch.from_numpy(words.spots).long(),
         )
         logits = forward.logits(hidden).flatten(0, 1)
         targets = torch.from_numpy(batch.caption_to).long().flatten()

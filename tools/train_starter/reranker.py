@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", type=Path, nargs="+", help="weights, or the folder of a run")
     train.add_argument("--batch", type=int, default=512, help="pairs a step on each GPU")
     train.add_argument(
-        "--group", type=int, default=8, help="steps whose pictures are drawn at once"
+        "--group", type=int, default=16, help="steps whose pictures are drawn at once"
     )
     train.add_argument("--workers", type=int, default=12)
     train.add_argument("--lr", type=float, default=8e-4, help="of embeddings, norms and heads")

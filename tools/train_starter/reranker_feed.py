@@ -125,9 +125,8 @@ class Feed:
                 yield waiting.pop(self._choice.randrange(len(waiting)))
 
     def _move(self, value: Any) -> Tensor:
-        tensor = torch.from_numpy(value)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        # Pinning these would take longer than the copy, which holds up no one but this thread.
+        tensor = torch.from_numpy(value).to(self._device)
         return tensor if tensor.is_floating_point() else tensor.long()
 
     def _frames(self, view: View) -> Tensor:

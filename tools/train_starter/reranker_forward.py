@@ -77,8 +77,10 @@ class Forward(torch.nn.Module):
     def __init__(self, model: Any, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
-        fused: Any = torch.compile(dynamic=True) if compiled else lambda layer: layer
-        self._vision_layer, self._text_layer = fused(_vision_layer), fused(_text_layer)
+        self._layers: Any = (_vision_layer, _text_layer)
+        self._trained = self._layers
+        if compiled:
+            self._trained = tuple(torch.compile(layer, dynamic=True) for layer in self._layers)
         self._places: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def see(self, cut: Tensor, height: int, width: int) -> Seen:
@@ -100,8 +102,9 @@ class Forward(torch.nn.Module):
         hidden = hidden + (visual.pos_embed(taps) * weights[..., None]).sum(1).to(hidden.dtype)
         deep = []
         wanted = list(visual.deepstack_visual_indexes)
+        run, _ = self._trained if torch.is_grad_enabled() else self._layers
         for number, block in enumerate(visual.blocks):
-            hidden = self._vision_layer(block, hidden, cos, sin)
+            hidden = run(block, hidden, cos, sin)
             if number in wanted:
                 merger = visual.deepstack_merger_list[wanted.index(number)]
                 deep.append(merger(hidden).view(batch, times * count // 4, -1))
@@ -141,8 +144,9 @@ class Forward(torch.nn.Module):
             cos, sin = cos.to(dtype), sin.to(dtype)
         cos, sin = cos[:, None], sin[:, None]
         found = []
+        _, run = self._trained if torch.is_grad_enabled() else self._layers
         for number, layer in enumerate(language.layers):
-            hidden = self._text_layer(layer, hidden, cos, sin)
+            hidden = run(layer, hidden, cos, sin)
             if seen is not None and where is not None and number < len(seen.deep):
                 hidden = hidden.scatter_add(1, where, seen.deep[number].to(hidden.dtype))
             found.append(hidden)

@@ -21,8 +21,10 @@ from tools.train_starter.reranker_model import TOKENIZER, load_tokenizer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Integers = npt.NDArray[np.int32 | np.int64]
+    Integers = npt.NDArray[np.int16 | np.int32 | np.int64]
 
+SMALL = np.int16
+"""Tokens and places, for the way between processes and to the GPU."""
 LENGTH_STEP = 16
 """Prompts are padded to a multiple of so many tokens."""
 
@@ -147,8 +149,8 @@ class Prompts:
             lengths += len(cell.ids) if isinstance(cell, Fixed) else [len(ids) for ids in cell]
         if lengths.max() > width:
             width = -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP
-        ids = np.full((batch, width), self.pad, dtype=np.int32)
-        positions = np.zeros((3, batch, width), dtype=np.int32)
+        ids = np.full((batch, width), self.pad, dtype=SMALL)
+        positions = np.zeros((3, batch, width), dtype=SMALL)
         spots: list[Integers] = []
         rows = np.arange(batch)[:, None]
         offset, cursor = np.zeros((batch, 1), dtype=np.int64), np.zeros((batch, 1), dtype=np.int64)
@@ -171,7 +173,8 @@ class Prompts:
                 ids[row, places] = np.fromiter(itertools.chain.from_iterable(cell), np.int64)
                 positions[:, row, places] = cursor[row, 0] + column
                 offset, cursor = offset + sizes[:, None], cursor + sizes[:, None]
-        return Words(ids, positions, np.concatenate(spots, axis=1)), asked, lengths - 1
+        placed = np.concatenate(spots, axis=1).astype(SMALL)
+        return Words(ids, positions, placed), asked, lengths - 1
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)

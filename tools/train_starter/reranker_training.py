@@ -49,8 +49,11 @@ JUDGED_BATCHES = {"text-image": 8, "text-clip": 6}
 JUDGED_BATCHES_ELSE = 3
 LARGEST_GRADIENT = 1.0
 WARM_STEPS = 150
-RAMP_SHARE = 0.25
-"""Share of the yes/no stage over which near-misses are mixed in."""
+EASIEST = 0.4
+"""Share of the near-misses that the yes/no stage begins with: without any, what is asked and what
+is true would be learned as one."""
+RAMP_SHARE = 0.15
+"""Share of the yes/no stage after which all are there."""
 LOSS_WEIGHTS: dict[Stage, tuple[float, ...]] = {
     "see": (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     "caption": (0.0, 0.0, 0.0, 0.0, 1.0, 0.5),
@@ -173,7 +176,8 @@ class Trainer:
             if now_s >= yesno_s - ahead_s:
                 share = max((now_s - yesno_s) / (end_s - yesno_s), 0.0)
                 # Weights that come straight to this stage have met near-misses before.
-                ramp = 1.0 if options.resume else min(1.0, share / RAMP_SHARE)
+                begin = 1.0 if options.resume else EASIEST
+                ramp = begin + (1 - begin) * min(1.0, share / RAMP_SHARE)
                 self._workers.steer(hard=options.hard * ramp, captioning=False)
             if now_s >= yesno_s:
                 stage = "yesno"
