@@ -31,12 +31,11 @@ STATEMENTS = 3
 BARE = 0.2
 """How often a query that states a relation states nothing else."""
 DIFFICULTY: dict[Difference, int] = {
-    "object": 2,
-    "binding": 3,
-    "relation": 5,
-    "count": 2,
-    "place": 2,
-    "motion": 4,
+    "object": 4,
+    "binding": 4,
+    "relation": 3,
+    "count": 3,
+    "motion": 3,
 }
 """How much more often a near-miss differs in this than in another fact."""
 
