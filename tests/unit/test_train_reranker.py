@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from secondglance.rerank import Qwen3VLReranker, prompt
+from secondglance.rerank.layers import patches
 from secondglance.scenes.examples import Task
 from tools.train_starter import reranker_model
 from tools.train_starter.reranker_data import KINDS, SHARES, WIDTHS, Batch, Batches, View
 from tools.train_starter.reranker_evaluation import as_text, measure
-from tools.train_starter.reranker_forward import Forward, Seen, join, patches
+from tools.train_starter.reranker_forward import Forward, Seen, join
 from tools.train_starter.reranker_pixels import Pictures, jpeg
 from tools.train_starter.reranker_prompts import Prompts, Slot
 from tools.train_starter.reranker_seeing import IGNORED
@@ -105,7 +106,9 @@ def test_forward_is_that_of_transformers(
         torch.testing.assert_close(
             hidden[pair, : end + 1], expected[pair, : end + 1], atol=1e-4, rtol=0
         )
-    torch.testing.assert_close(odds, last @ engine._head, atol=1e-4, rtol=0)
+    table = engine.model.language_model.embed_tokens.weight
+    head = table[yes] - table[no]
+    torch.testing.assert_close(odds, last @ head, atol=1e-4, rtol=0)
     assert float(hidden[0, batch.last[0]].std()) > 0.1  # it says something at all
 
 

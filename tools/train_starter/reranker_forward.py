@@ -1,9 +1,7 @@
-"""Qwen3-VL's forward pass for batches whose pictures all have one size.
+"""Qwen3-VL's forward pass for training: batches whose pictures all have one size.
 
-transformers splits vision attention by picture, finds placeholders by mask and reads sizes back
-from the device. With one size for a batch none of that is needed: attention runs over (pictures,
-heads, patches, width), positions are constants, and where pictures go in the prompt is known from
-its making. The modules, and so the weights, are transformers' own.
+Where pictures go in the prompt is known from its making. The layers are those that the engine runs
+(`secondglance.rerank.layers`), on transformers' own modules, and so its weights.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+
+from secondglance.rerank import layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,24 +48,6 @@ def join(parts: Sequence[Seen]) -> Seen:
     )
 
 
-def patches(frames: Tensor) -> Tensor:
-    """Cuts frames into patches, in the order of Qwen's image processor.
-
-    Args:
-        frames: (batch, T, 3, height, width), normalised; T is 1 or even, sides multiples of 32.
-
-    Returns:
-        (batch, temporal patches, patches, 1536).
-    """
-    if frames.shape[1] == 1:
-        frames = frames.expand(-1, 2, -1, -1, -1)  # a picture is a clip of two equal frames
-    batch, count, _, height, width = frames.shape
-    cut = frames.reshape(batch, count // 2, 2, 3, height // 32, 2, 16, width // 32, 2, 16)
-    return cut.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(
-        batch, count // 2, height * width // 256, 1536
-    )
-
-
 class Forward(torch.nn.Module):
     """The fast path through a `Qwen3VLForConditionalGeneration`.
 
@@ -77,34 +59,32 @@ class Forward(torch.nn.Module):
     def __init__(self, model: Any, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
-        self._layers: Any = (_vision_layer, _text_layer)
+        self._layers: Any = (layers.vision_layer, layers.text_layer)
         self._trained = self._layers
         if compiled:
             self._trained = tuple(torch.compile(layer, dynamic=True) for layer in self._layers)
-        self._places: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._grids: dict[tuple[int, int], layers.Grid] = {}
 
     def see(self, cut: Tensor, height: int, width: int) -> Seen:
         """The vision tower.
 
         Args:
-            cut: What `patches` returns.
+            cut: What `layers.patches` returns.
             height: Pixels of a frame.
             width: Pixels of a frame.
         """
         visual = self.model.model.visual
         batch, times, count, _ = cut.shape
-        taps, weights, cos, sin = self._place(height // 16, width // 16, cut.device)
-        projection = visual.patch_embed.proj
-        # A convolution whose stride is its kernel is a matrix product.
-        hidden = F.linear(
-            cut.reshape(batch * times, count, -1), projection.weight.flatten(1), projection.bias
-        )
-        hidden = hidden + (visual.pos_embed(taps) * weights[..., None]).sum(1).to(hidden.dtype)
+        size = height // layers.PATCH, width // layers.PATCH
+        if size not in self._grids:
+            self._grids[size] = layers.grid(visual, *size, cut.device)
+        place = self._grids[size]
+        hidden = layers.embed_patches(visual, cut.reshape(batch * times, count, -1), place)
         deep = []
         wanted = list(visual.deepstack_visual_indexes)
         run, _ = self._trained if torch.is_grad_enabled() else self._layers
         for number, block in enumerate(visual.blocks):
-            hidden = run(block, hidden, cos, sin)
+            hidden = run(block, hidden, place.cos, place.sin)
             if number in wanted:
                 merger = visual.deepstack_merger_list[wanted.index(number)]
                 deep.append(merger(hidden).view(batch, times * count // 4, -1))
@@ -154,7 +134,7 @@ class Forward(torch.nn.Module):
 
     def last_norm(self, hidden: Tensor) -> Tensor:
         """What the head reads of a last state."""
-        return _rms(self.model.model.language_model.norm, hidden)
+        return layers.rms(self.model.model.language_model.norm, hidden)
 
     def log_odds(self, state: Tensor, yes: int, no: int) -> Tensor:
         """logit_yes - logit_no of states (batch, hidden), in float32: (batch,)."""
@@ -165,83 +145,3 @@ class Forward(torch.nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token: (..., vocabulary)."""
         return F.linear(hidden, self.model.model.language_model.embed_tokens.weight)
-
-    def _place(
-        self, rows: int, columns: int, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Position embedding and rotation of each patch of a grid; made once."""
-        if (rows, columns) not in self._places:
-            visual = self.model.model.visual
-            side = int(visual.pos_embed.num_embeddings**0.5)
-            row, column = _block_order(rows, columns)
-            (low, high, share), (left, right, share_x) = (
-                _taps(row, rows, side),
-                _taps(column, columns, side),
-            )
-            taps = [y * side + x for y in (low, high) for x in (left, right)]
-            weights = [v * h for v in (1 - share, share) for h in (1 - share_x, share_x)]
-            width = visual.config.hidden_size // visual.config.num_heads
-            frequencies = 1.0 / 10_000.0 ** (torch.arange(0, width // 2, 2) / (width // 2))
-            angles = torch.cat([row[:, None] * frequencies, column[:, None] * frequencies], 1)
-            angles = torch.cat([angles, angles], 1)
-            made = (torch.stack(taps, 1), torch.stack(weights, 1), angles.cos(), angles.sin())
-            self._places[rows, columns] = tuple(value.to(device) for value in made)  # type: ignore[assignment]
-        return self._places[rows, columns]
-
-
-def _block_order(rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Row and column of each patch: blocks of 2 x 2 stay together, since they are merged."""
-    grid = torch.stack(
-        torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    ).reshape(2, rows // 2, 2, columns // 2, 2)
-    row, column = grid.permute(0, 1, 3, 2, 4).reshape(2, -1)
-    return row, column
-
-
-def _taps(place: Tensor, size: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbours in the learned grid of `side`, and the share of the second."""
-    exact = torch.linspace(0, side - 1, size)[place]
-    low = exact.long()
-    return low, (low + 1).clamp(max=side - 1), exact - low
-
-
-def _rotate(value: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = value.chunk(2, -1)
-    return value * cos + torch.cat([-second, first], -1) * sin
-
-
-def _rms(norm: Any, value: Tensor) -> Tensor:
-    return F.rms_norm(value, value.shape[-1:], norm.weight.to(value.dtype), norm.variance_epsilon)
-
-
-def _halved(value: Tensor) -> Tensor:
-    """In autocast's type, for several layers that read it and would each cast it."""
-    if torch.is_autocast_enabled(value.device.type):
-        return value.to(torch.get_autocast_dtype(value.device.type))
-    return value
-
-
-def _vision_layer(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One block over (pictures, patches, hidden)."""
-    attention = block.attn
-    pictures, count, width = hidden.shape
-    heads = attention.qkv(block.norm1(hidden)).view(pictures, count, 3, attention.num_heads, -1)
-    query, key, value = heads.permute(2, 0, 3, 1, 4)
-    cos, sin = cos.to(query.dtype), sin.to(query.dtype)
-    mixed = F.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
-    hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(pictures, count, width))
-    return hidden + block.mlp(block.norm2(hidden))  # type: ignore[no-any-return]
-
-
-def _text_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One layer over (batch, tokens, hidden). Padding is on the right, so no mask is needed."""
-    attention = layer.self_attn
-    shape = (*hidden.shape[:2], -1, attention.head_dim)
-    normed = _halved(_rms(layer.input_layernorm, hidden))
-    query = _rms(attention.q_norm, attention.q_proj(normed).view(shape)).transpose(1, 2)
-    key = _rms(attention.k_norm, attention.k_proj(normed).view(shape)).transpose(1, 2)
-    value = attention.v_proj(normed).view(shape).transpose(1, 2)
-    query, key = _rotate(query.to(value.dtype), cos, sin), _rotate(key.to(value.dtype), cos, sin)
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    hidden = hidden + attention.o_proj(mixed.transpose(1, 2).flatten(2))
-    return hidden + layer.mlp(_halved(_rms(layer.post_attention_layernorm, hidden)))  # type: ignore[no-any-return]

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from secondglance.rerank.layers import patches
 from secondglance.scenes.vocabulary import COLOURS, PLACES, TIMES, WEATHERS, kinds
 from tools.train_starter.reranker_data import KINDS, Batch
 from tools.train_starter.reranker_facts import FACTS, ROLES
-from tools.train_starter.reranker_forward import Forward, Seen, join, patches
+from tools.train_starter.reranker_forward import Forward, Seen, join
 from tools.train_starter.reranker_model import ANSWERS
 from tools.train_starter.reranker_seeing import IGNORED, POSE
 
