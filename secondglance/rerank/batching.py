@@ -21,12 +21,25 @@ WINDOW_BYTES = 512 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A prompt with its pixels, and where its answer goes."""
+    """A prompt with its pixels, and where its answer goes.
+
+    Attributes:
+        place: Number of the candidate.
+        encoded: The prompt.
+        images: Pictures of both sides, in order; see `Side`.
+        videos: Clips of both sides, in order.
+        query_images: So many of the pictures are the query's.
+        query_videos: The same of clips.
+        query_vision: Vision tokens of the query.
+    """
 
     place: int
     encoded: prompt.Encoded
-    images: tuple[torch.Tensor, ...]
-    videos: tuple[torch.Tensor, ...]
+    images: tuple[torch.Tensor, ...] = ()
+    videos: tuple[torch.Tensor, ...] = ()
+    query_images: int = 0
+    query_videos: int = 0
+    query_vision: int = 0
 
     def __len__(self) -> int:
         return len(self.encoded.ids)
@@ -53,11 +66,19 @@ def windows(
         yield window
 
 
-def batches(pairs: Sequence[Pair], batch_tokens: int) -> Iterator[list[Pair]]:
-    """Groups pairs of like length, longest first, within the budget of padded tokens."""
+def batches(
+    pairs: Sequence[Pair], batch_tokens: int, *, shared_tokens: int = 0
+) -> Iterator[list[Pair]]:
+    """Groups pairs of like length, longest first, within the budget of padded tokens.
+
+    Args:
+        pairs: To group.
+        batch_tokens: Budget of a batch.
+        shared_tokens: Tokens that all begin with, and that are computed once.
+    """
     batch: list[Pair] = []
     for pair in sorted(pairs, key=len, reverse=True):
-        if batch and len(batch[0]) * (len(batch) + 1) > batch_tokens:
+        if batch and (len(batch[0]) - shared_tokens) * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(pair)

@@ -40,6 +40,12 @@ class Side:
         """Memory that the pixels take."""
         return sum(pixels.numel() for pixels in (*self.images, *self.videos))
 
+    @property
+    def vision_tokens(self) -> int:
+        """Tokens that stand for its pictures and clips."""
+        pads = [piece for piece in self.pieces if isinstance(piece, prompt.Pads)]
+        return sum(pad.rows * pad.columns for pad in pads)
+
 
 def prepare(content: Content, limits: Limits) -> Side:
     """Reads and resizes everything on one side: videos, images, texts, in that order.

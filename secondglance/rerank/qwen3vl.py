@@ -6,18 +6,17 @@ for a pair, and the probability that the next token is "yes" rather than "no".
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondglance.errors import MediaError, ModelError, RerankError
+from secondglance.errors import MediaError, ModelError
 from secondglance.rerank import checkpoint, official, prompt
-from secondglance.rerank.batching import Pair, batches, windows
+from secondglance.rerank.answers import failed
+from secondglance.rerank.batching import Pair, windows
 from secondglance.rerank.limits import (
     FPS,
     MAX_FRAMES,
@@ -31,8 +30,6 @@ from secondglance.types import Content, PairScore
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cuda": 32_768}
 BATCH_TOKENS_ELSEWHERE = 8_192
@@ -55,6 +52,8 @@ class Qwen3VLReranker:
         sha256: Expected hash of `model.safetensors`.
         batch_tokens: Tokens of a batch, padding included; None takes 32,768 on CUDA, 8,192
             elsewhere. Halved for a batch that does not fit in the device's memory.
+        compiled: Fuse each layer's operations (torch.compile): faster, after a minute or more at
+            the first batches.
         local_files_only: Never ask the hub.
         cache_dir: Folder of the hub cache.
         token: Hub token.
@@ -81,6 +80,7 @@ class Qwen3VLReranker:
         revision: str | None = None,
         sha256: str | None = None,
         batch_tokens: int | None = None,
+        compiled: bool = False,
         local_files_only: bool = False,
         cache_dir: str | None = None,
         token: str | bool | None = None,
@@ -99,6 +99,9 @@ class Qwen3VLReranker:
             checkpoint.verify(folder, sha256)
         import torch
 
+        from secondglance.rerank.engine import Engine, PlainForward
+        from secondglance.rerank.forward import Forward, Normaliser
+
         self.max_length = max_length
         self.min_pixels = min_pixels
         self.max_pixels = max_pixels
@@ -115,20 +118,42 @@ class Qwen3VLReranker:
         # None would make transformers warn; frames are resized before they get there.
         self.processor.video_processor.cap_pixels_per_frame = False
         self.device = loaded.head.device
-        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(
-            self.device.type, BATCH_TOKENS_ELSEWHERE
+        spread = len(set((getattr(self.model, "hf_device_map", None) or {}).values())) > 1
+        forward: Forward | PlainForward
+        if spread or "attn_implementation" in kwargs:
+            forward = PlainForward(
+                loaded.model, loaded.head, pixels=self._pixels, pad_id=loaded.pad_id
+            )
+        else:
+            forward = Forward(
+                loaded.model,
+                loaded.head,
+                pad_id=loaded.pad_id,
+                image_normaliser=Normaliser.of(self.processor.image_processor),
+                video_normaliser=Normaliser.of(self.processor.video_processor),
+                compiled=compiled,
+            )
+        tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
+        self._engine = Engine(
+            forward, name=self._name, device=self.device, batch_tokens=batch_tokens or tokens
         )
-        self._head = loaded.head
         self._special_ids = loaded.special_ids
-        self._pad_id = loaded.pad_id
         self._tokenizer = self.processor.tokenizer.backend_tokenizer
         self._tokenizer.encode_special_tokens = True  # plain text holds no control tokens
-        self._model_lock = threading.Lock()
 
     @property
     def name(self) -> str:
         """The hub id or folder that was asked for."""
         return self._name
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch, padding included."""
+        return self._engine.batch_tokens
+
+    @batch_tokens.setter
+    def batch_tokens(self, tokens: int) -> None:
+        self._engine.batch_tokens = tokens
 
     def score(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -189,7 +214,7 @@ class Qwen3VLReranker:
             )
         results = []
         for number, part in enumerate(parsed):
-            pair = next(scores) if isinstance(part, Content) else _failed(part)
+            pair = next(scores) if isinstance(part, Content) else failed(part)
             if pair.score is None:
                 warnings.warn(f"document {number} was not scored: {pair.error}", stacklevel=2)
             results.append(math.nan if pair.score is None else pair.score)
@@ -253,6 +278,9 @@ class Qwen3VLReranker:
                     encoded=self._encode(pieces, side),
                     images=query_side.images + side.images,
                     videos=query_side.videos + side.videos,
+                    query_images=len(query_side.images),
+                    query_videos=len(query_side.videos),
+                    query_vision=query_side.vision_tokens,
                 )
             except MediaError as error:
                 return error
@@ -264,52 +292,10 @@ class Qwen3VLReranker:
                 if isinstance(made, Pair):
                     pairs.append(made)
                 else:
-                    results[place] = _failed(made)
-            for batch in batches(pairs, self.batch_tokens):
-                for made, answer in zip(batch, self._answers(batch), strict=True):
-                    results[made.place] = answer
+                    results[place] = failed(made)
+            for place, answer in self._engine.answers(pairs):
+                results[place] = answer
         return [result for result in results if result is not None]
-
-    def _answers(self, batch: Sequence[Pair]) -> list[PairScore]:
-        """Scores a batch; one that does not fit in memory goes in halves."""
-        import torch
-
-        try:
-            with self._model_lock:
-                return [_answer(value) for value in self._forward(batch)]
-        except torch.OutOfMemoryError:
-            pass  # handled below, where the failed batch's tensors are no longer referenced
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise RerankError(f"{self.name} failed: {type(error).__name__}: {reason}") from error
-        torch.cuda.empty_cache()
-        if len(batch) == 1:
-            problem = f"{len(batch[0])} tokens do not fit in the memory of {self.device}"
-            remedy = "lower max_pixels or total_pixels, or take a smaller model"
-            return [_failed(MediaError(problem, remedy=remedy))]
-        half = len(batch) // 2
-        logger.info("a batch of %d pairs does not fit in memory; halving it", len(batch))
-        return [*self._answers(batch[:half]), *self._answers(batch[half:])]
-
-    def _forward(self, batch: Sequence[Pair]) -> list[float]:
-        """Log-odds of a batch."""
-        import torch
-
-        # Padding goes to the right. The model looks back only, so no token ever sees it, and
-        # attention needs no mask: the fast causal kernels apply.
-        lengths = torch.tensor([len(pair) for pair in batch])
-        ids = torch.full((len(batch), int(lengths.max())), self._pad_id)
-        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
-        for row, pair in enumerate(batch):
-            ids[row, : len(pair)] = torch.from_numpy(pair.encoded.ids)
-            positions[:, row, : len(pair)] = torch.from_numpy(pair.encoded.positions)
-        with torch.inference_mode():
-            inputs = {"input_ids": ids, "position_ids": positions, **self._pixels(batch)}
-            inputs = {name: value.to(self.device) for name, value in inputs.items()}
-            hidden = self.model(**inputs, use_cache=False).last_hidden_state
-            last = hidden[torch.arange(len(batch)), (lengths - 1).to(hidden.device)]
-            values: list[float] = (last.float() @ self._head).tolist()
-        return values
 
     def _pixels(self, batch: Sequence[Pair]) -> dict[str, torch.Tensor]:
         """Normalised patches of every image and video of a batch, in order of appearance."""
@@ -347,16 +333,3 @@ def _auto_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _answer(log_odds: float) -> PairScore:
-    if not math.isfinite(log_odds):
-        return PairScore(score=None, error=f"the model answered {log_odds}")
-    # exp of a non-positive number only: the other form overflows.
-    small = math.exp(-abs(log_odds))
-    score = 1 / (1 + small) if log_odds >= 0 else small / (1 + small)
-    return PairScore(score=score, log_odds=log_odds)
-
-
-def _failed(error: MediaError) -> PairScore:
-    return PairScore(score=None, error=str(error))

@@ -109,19 +109,20 @@ def test_a_batch_beyond_memory_is_halved(
     reranker: Qwen3VLReranker, mixed: list[Content], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = reranker.score(QUERY, mixed)
-    forward = reranker._forward
+    engine = reranker._engine
+    log_odds = engine.forward.log_odds
     sizes: list[int] = []
 
-    def small_memory(batch: Any) -> list[float]:
+    def small_memory(batch: Any, prefix: Any = None) -> list[float]:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if len(batch[0]) > 1500:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(batch)
+        return log_odds(batch, prefix)
 
-    monkeypatch.setattr(reranker, "_forward", small_memory)
-    monkeypatch.setattr(reranker, "batch_tokens", 1 << 20)
+    monkeypatch.setattr(engine.forward, "log_odds", small_memory)
+    monkeypatch.setattr(engine, "batch_tokens", 1 << 20)
     answers = reranker.score(QUERY, mixed)
     assert max(sizes) == len(mixed)
     assert answers[-1].score is None
@@ -133,10 +134,10 @@ def test_a_batch_beyond_memory_is_halved(
 def test_a_failing_model_is_a_rerank_error(
     reranker: Qwen3VLReranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(batch: Any) -> list[float]:
+    def broken(batch: Any, prefix: Any = None) -> list[float]:
         raise RuntimeError("device-side assert")
 
-    monkeypatch.setattr(reranker, "_forward", broken)
+    monkeypatch.setattr(reranker._engine.forward, "log_odds", broken)
     with pytest.raises(RerankError, match="device-side assert"):
         reranker.score(QUERY, [Content(texts=["a"])])
 

@@ -1,0 +1,155 @@
+"""Pairs in, answers out: batches that fit in the device's memory, and what to do if they do not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from secondglance.errors import MediaError, RerankError
+from secondglance.rerank.answers import answer, failed
+from secondglance.rerank.batching import Pair, batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secondglance.rerank.forward import Prefix
+    from secondglance.types import PairScore
+
+logger = logging.getLogger(__name__)
+
+
+class Passes(Protocol):
+    """A way to run the model."""
+
+    def prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
+        """What all pairs of one query begin with, computed once."""
+        ...
+
+    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> list[float]:
+        """logit_yes - logit_no of each pair."""
+        ...
+
+
+class PlainForward:
+    """The forward pass as transformers runs it.
+
+    For models spread over several devices, and for an `attn_implementation` of the user's own.
+
+    Args:
+        model: A `Qwen3VLModel`.
+        head: The difference of the rows of "yes" and "no", (hidden,), float32.
+        pixels: Makes the model's pixel arguments of a batch.
+        pad_id: Token that fills the end of shorter prompts.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        head: Tensor,
+        *,
+        pixels: Callable[[Sequence[Pair]], dict[str, Tensor]],
+        pad_id: int,
+    ) -> None:
+        self._model = model
+        self._head = head
+        self._pixels = pixels
+        self._pad_id = pad_id
+
+    def prefix(self, pairs: Sequence[Pair]) -> None:
+        """Nothing is shared."""
+
+    @torch.inference_mode()
+    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> list[float]:
+        """logit_yes - logit_no of each pair."""
+        lengths = torch.tensor([len(pair) for pair in pairs])
+        ids = torch.full((len(pairs), int(lengths.max())), self._pad_id)
+        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
+        for row, pair in enumerate(pairs):
+            ids[row, : len(pair)] = torch.from_numpy(pair.encoded.ids)
+            positions[:, row, : len(pair)] = torch.from_numpy(pair.encoded.positions)
+        inputs = {"input_ids": ids, "position_ids": positions, **self._pixels(pairs)}
+        inputs = {name: value.to(self._head.device) for name, value in inputs.items()}
+        hidden = self._model(**inputs, use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(pairs)), (lengths - 1).to(hidden.device)]
+        values: list[float] = (last.float() @ self._head).tolist()
+        return values
+
+
+class Engine:
+    """Scores the pairs of a query.
+
+    Args:
+        forward: Runs the model.
+        name: Of the model, for messages.
+        device: Where it runs, for messages.
+        batch_tokens: Tokens of a batch, padding included.
+    """
+
+    def __init__(
+        self, forward: Passes, *, name: str, device: torch.device, batch_tokens: int
+    ) -> None:
+        self.forward = forward
+        self._name = name
+        self._device = device
+        self.batch_tokens = batch_tokens
+        self._lock = threading.Lock()
+
+    def answers(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, PairScore]]:
+        """Places and scores of pairs of one query, in no particular order.
+
+        Raises:
+            RerankError: The model failed.
+        """
+        prefix = self._prefix(pairs)
+        shared = prefix.tokens if prefix else 0
+        for batch in batches(pairs, self.batch_tokens, shared_tokens=shared):
+            places = [pair.place for pair in batch]
+            yield from zip(places, self._scored(batch, prefix), strict=True)
+
+    def _prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
+        if not pairs:
+            return None
+        try:
+            with self._lock, self._failures():
+                return self.forward.prefix(pairs)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return None  # each pair then brings its own
+
+    def _scored(self, batch: Sequence[Pair], prefix: Prefix | None) -> list[PairScore]:
+        """Scores a batch; one that does not fit in memory goes in halves."""
+        try:
+            with self._lock, self._failures():
+                return [answer(value) for value in self.forward.log_odds(batch, prefix)]
+        except torch.OutOfMemoryError:
+            pass  # handled below, where the failed batch's tensors are no longer referenced
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            problem = f"{len(batch[0])} tokens do not fit in the memory of {self._device}"
+            remedy = "lower max_pixels or total_pixels, or take a smaller model"
+            return [failed(MediaError(problem, remedy=remedy))]
+        half = len(batch) // 2
+        logger.info("a batch of %d pairs does not fit in memory; halving it", len(batch))
+        return [*self._scored(batch[:half], prefix), *self._scored(batch[half:], prefix)]
+
+    def _failures(self) -> _Named:
+        return _Named(self._name)
+
+
+class _Named:
+    """Turns what the model raises into an error that names it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, torch.OutOfMemoryError):
+            reason = " ".join(str(error).split())[:300]
+            raise RerankError(f"{self._name} failed: {type(error).__name__}: {reason}") from error
