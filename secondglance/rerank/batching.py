@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +17,12 @@ from secondglance.rerank import prompt
 if TYPE_CHECKING:
     import torch
 
-READERS = 4
+READERS = min(16, max(4, os.cpu_count() or 4))
 """Threads that read media side by side."""
-WINDOW_BYTES = 512 << 20
+WINDOW_BYTES = 256 << 20
 """Pixels held in memory before they are scored."""
+AHEAD = 2
+"""Windows that are prepared while the model works on one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,22 +52,70 @@ class Pair:
 
 
 def windows(
-    make: Callable[[int], Pair | MediaError], count: int
+    make: Callable[[int], Pair | MediaError], count: int, *, window_tokens: int
 ) -> Iterator[list[tuple[int, Pair | MediaError]]]:
-    """Prepares pairs side by side, in stretches whose pixels fit in `WINDOW_BYTES` or so."""
+    """Prepares pairs side by side, ahead of whoever scores them.
+
+    Args:
+        make: Prepares one.
+        count: How many.
+        window_tokens: A window ends with so many tokens, or with `WINDOW_BYTES` of pixels.
+
+    Yields:
+        Places and pairs, in order; what cannot be prepared is an error.
+    """
+    ready: queue.Queue[list[tuple[int, Pair | MediaError]] | BaseException | None]
+    ready = queue.Queue(AHEAD)
+    over = threading.Event()
+
+    def hand(item: list[tuple[int, Pair | MediaError]] | BaseException | None) -> None:
+        while not over.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for window in _windows(make, count, window_tokens, over):
+                hand(window)
+            hand(None)
+        except BaseException as error:  # raised again where the windows are waited for
+            hand(error)
+
+    producer = threading.Thread(target=work, name="rerank-windows", daemon=True)
+    producer.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        over.set()
+        producer.join()
+
+
+def _windows(
+    make: Callable[[int], Pair | MediaError],
+    count: int,
+    window_tokens: int,
+    over: threading.Event,
+) -> Iterator[list[tuple[int, Pair | MediaError]]]:
     window: list[tuple[int, Pair | MediaError]] = []
-    held = 0
+    held, tokens = 0, 0
     step = 2 * READERS
     with ThreadPoolExecutor(READERS, thread_name_prefix="rerank-reader") as readers:
         for start in range(0, count, step):
+            if over.is_set():
+                return
             places = range(start, min(start + step, count))
             for place, made in zip(places, readers.map(make, places), strict=True):
                 window.append((place, made))
                 if isinstance(made, Pair):
                     held += sum(pixels.numel() for pixels in (*made.images, *made.videos))
-            if held >= WINDOW_BYTES:
+                    tokens += len(made)
+            if held >= WINDOW_BYTES or tokens >= window_tokens:
                 yield window
-                window, held = [], 0
+                window, held, tokens = [], 0, 0
     if window:
         yield window
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -29,8 +30,8 @@ class Passes(Protocol):
         """What all pairs of one query begin with, computed once."""
         ...
 
-    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> list[float]:
-        """logit_yes - logit_no of each pair."""
+    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
+        """logit_yes - logit_no of each pair, (pairs,), float32, maybe still being computed."""
         ...
 
 
@@ -63,7 +64,7 @@ class PlainForward:
         """Nothing is shared."""
 
     @torch.inference_mode()
-    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> list[float]:
+    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
         """logit_yes - logit_no of each pair."""
         lengths = torch.tensor([len(pair) for pair in pairs])
         ids = torch.full((len(pairs), int(lengths.max())), self._pad_id)
@@ -75,8 +76,8 @@ class PlainForward:
         inputs = {name: value.to(self._head.device) for name, value in inputs.items()}
         hidden = self._model(**inputs, use_cache=False).last_hidden_state
         last = hidden[torch.arange(len(pairs)), (lengths - 1).to(hidden.device)]
-        values: list[float] = (last.float() @ self._head).tolist()
-        return values
+        found: Tensor = last.float() @ self._head
+        return found
 
 
 class Engine:
@@ -98,21 +99,30 @@ class Engine:
         self.batch_tokens = batch_tokens
         self._lock = threading.Lock()
 
-    def answers(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, PairScore]]:
-        """Places and scores of pairs of one query, in no particular order.
+    def answers(self, windows: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, PairScore]]:
+        """Places and scores of the pairs of one query, in no particular order.
+
+        Args:
+            windows: The pairs, as they become ready.
 
         Raises:
             RerankError: The model failed.
         """
-        prefix = self._prefix(pairs)
-        shared = prefix.tokens if prefix else 0
-        for batch in batches(pairs, self.batch_tokens, shared_tokens=shared):
-            places = [pair.place for pair in batch]
-            yield from zip(places, self._scored(batch, prefix), strict=True)
+        prefix: Prefix | None = None
+        begun: list[_Begun] = []
+        for pairs in windows:
+            if not pairs:
+                continue
+            if prefix is None or not prefix.begins(pairs):
+                prefix = self._prefix(pairs)
+            shared = prefix.tokens if prefix else 0
+            for batch in batches(pairs, self.batch_tokens, shared_tokens=shared):
+                # A batch is read after the next has begun: so the device never waits.
+                before, begun = begun, self._begin(batch, prefix)
+                yield from self._read(before)
+        yield from self._read(begun)
 
     def _prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
-        if not pairs:
-            return None
         try:
             with self._lock, self._failures():
                 return self.forward.prefix(pairs)
@@ -120,24 +130,43 @@ class Engine:
             torch.cuda.empty_cache()
             return None  # each pair then brings its own
 
-    def _scored(self, batch: Sequence[Pair], prefix: Prefix | None) -> list[PairScore]:
-        """Scores a batch; one that does not fit in memory goes in halves."""
+    def _begin(self, batch: Sequence[Pair], prefix: Prefix | None) -> list[_Begun]:
+        """Starts a batch; one that does not fit in memory goes in halves."""
         try:
             with self._lock, self._failures():
-                return [answer(value) for value in self.forward.log_odds(batch, prefix)]
+                return [_Begun(batch, self.forward.log_odds(batch, prefix))]
         except torch.OutOfMemoryError:
             pass  # handled below, where the failed batch's tensors are no longer referenced
         torch.cuda.empty_cache()
         if len(batch) == 1:
-            problem = f"{len(batch[0])} tokens do not fit in the memory of {self._device}"
-            remedy = "lower max_pixels or total_pixels, or take a smaller model"
-            return [failed(MediaError(problem, remedy=remedy))]
+            return [_Begun(batch, None)]
         half = len(batch) // 2
         logger.info("a batch of %d pairs does not fit in memory; halving it", len(batch))
-        return [*self._scored(batch[:half], prefix), *self._scored(batch[half:], prefix)]
+        return [*self._begin(batch[:half], prefix), *self._begin(batch[half:], prefix)]
+
+    def _read(self, begun: Sequence[_Begun]) -> Iterator[tuple[int, PairScore]]:
+        """Waits for batches and gives their answers."""
+        for part in begun:
+            if part.log_odds is None:
+                problem = f"{len(part.pairs[0])} tokens do not fit in the memory of {self._device}"
+                remedy = "lower max_pixels or total_pixels, or take a smaller model"
+                yield part.pairs[0].place, failed(MediaError(problem, remedy=remedy))
+                continue
+            with self._failures():
+                values = part.log_odds.tolist()
+            for pair, value in zip(part.pairs, values, strict=True):
+                yield pair.place, answer(value)
 
     def _failures(self) -> _Named:
         return _Named(self._name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch that the device works on; without log-odds if a single pair did not fit."""
+
+    pairs: Sequence[Pair]
+    log_odds: Tensor | None
 
 
 class _Named:

@@ -19,6 +19,7 @@ import torch
 from secondglance.rerank import layers
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import Tensor
 
     from secondglance.rerank.batching import Pair
@@ -39,6 +40,8 @@ class Prefix:
         videos: Clips among them.
         keys: For each layer, (1, heads, tokens, width).
         values: The same shapes.
+        ids: (tokens,): which tokens.
+        pads: Tokens that stand for pictures.
     """
 
     tokens: int
@@ -46,6 +49,13 @@ class Prefix:
     videos: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    ids: npt.NDArray[np.int64]
+    pads: tuple[int, int]
+
+    def begins(self, pairs: Sequence[Pair]) -> bool:
+        """Whether other pairs of the same query begin with it, too."""
+        alike = np.array_equal(pairs[0].encoded.ids[: self.tokens], self.ids)
+        return alike and common_tokens(pairs, self.pads) >= self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +142,15 @@ class Forward:
                 mixed = layers.attended(query, key, value)
                 hidden = self._finished(layer, hidden, mixed)
                 hidden = _deepened(hidden, deep, where, number)
-        return Prefix(tokens, len(images), len(videos), tuple(keys), tuple(values))
+        return Prefix(
+            tokens, len(images), len(videos), tuple(keys), tuple(values), ids[0], self._pads
+        )
 
     @torch.inference_mode()
-    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> list[float]:
-        """logit_yes - logit_no of each pair.
+    def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
+        """logit_yes - logit_no of each pair, (pairs,), float32, on the device.
+
+        Nothing waits for the device here: the next batch can be made ready while it works.
 
         Args:
             pairs: Of like length, best.
@@ -176,8 +190,8 @@ class Forward:
             if number + 1 < len(stack):
                 hidden = _deepened(hidden, deep, where, number)
         state = layers.rms(self._model.language_model.norm, hidden)[:, 0]
-        values: list[float] = (state.float() @ self._head).tolist()
-        return values
+        found: Tensor = state.float() @ self._head
+        return found
 
     def _embedded(
         self, ids: Any, images: Sequence[Tensor], videos: Sequence[Tensor]
@@ -214,14 +228,15 @@ class Forward:
         found: list[list[Tensor]] = [[] for _ in items]
         for (height, width), numbers in same.items():
             frames = [items[number] for number in numbers]
-            # Two frames of a clip are one patch deep; a picture counts as two equal frames.
+            # Two frames of a clip are one patch deep; a picture counts as two equal frames. Bytes
+            # go to the device picture by picture: joining them here first would copy all twice.
+            depth = 1 if frames[0].ndim == 3 else 2
             twos = [
-                frame.expand(2, *frame.shape)[None] if frame.ndim == 3
-                else frame.view(-1, 2, *frame.shape[1:])
+                frame.to(self._device, non_blocking=True).view(-1, depth, *frame.shape[-3:])
                 for frame in frames
-            ]  # fmt: skip
+            ]
             counts = [len(two) for two in twos]
-            whole = self._moved_pixels(torch.cat(twos))
+            whole = torch.cat(twos)
             step = max(1, VISION_PATCHES * layers.PATCH**2 // (height * width))
             parts = [
                 self._tower(normaliser(few, self._dtype), height, width)
@@ -234,7 +249,7 @@ class Forward:
         return [torch.cat(layer) for layer in zip(*found, strict=True)]
 
     def _tower(self, frames: Tensor, height: int, width: int) -> list[Tensor]:
-        """(n, 2, 3, height, width) to tokens, (n, tokens, hidden), then those of deepstack."""
+        """(n, 1 or 2, 3, height, width) to tokens, (n, tokens, hidden), then those of deepstack."""
         visual = self._model.visual
         size = height // layers.PATCH, width // layers.PATCH
         if size not in self._grids:
@@ -261,11 +276,6 @@ class Forward:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
-
-    def _moved_pixels(self, pixels: Tensor) -> Tensor:
-        if self._device.type == "cuda":
-            return pixels.pin_memory().to(self._device, non_blocking=True)
-        return pixels.to(self._device)
 
 
 def common_tokens(pairs: Sequence[Pair], pads: Sequence[int]) -> int:

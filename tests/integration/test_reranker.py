@@ -113,7 +113,7 @@ def test_a_batch_beyond_memory_is_halved(
     log_odds = engine.forward.log_odds
     sizes: list[int] = []
 
-    def small_memory(batch: Any, prefix: Any = None) -> list[float]:
+    def small_memory(batch: Any, prefix: Any = None) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -134,7 +134,7 @@ def test_a_batch_beyond_memory_is_halved(
 def test_a_failing_model_is_a_rerank_error(
     reranker: Qwen3VLReranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(batch: Any, prefix: Any = None) -> list[float]:
+    def broken(batch: Any, prefix: Any = None) -> torch.Tensor:
         raise RuntimeError("device-side assert")
 
     monkeypatch.setattr(reranker._engine.forward, "log_odds", broken)
