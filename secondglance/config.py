@@ -91,6 +91,12 @@ class RerankSettings(_Section):
         default=None, ge=1, description="tokens scored at once; none: 32,768 on CUDA, else 8,192"
     )
     instruction: str | None = Field(default=None, description="replaces the official instruction")
+    score_cache_mb: int = Field(
+        default=256, ge=0, description="scores kept in the library's folder; 0: none"
+    )
+    pixel_cache_mb: int = Field(
+        default=512, ge=0, description="prepared pictures and clips kept in memory; 0: none"
+    )
 
 
 class StoreSettings(_Section):

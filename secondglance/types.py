@@ -204,12 +204,21 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Hits in final order, milliseconds per stage, and what the user should know."""
+    """Hits in final order, milliseconds per stage, and what the user should know.
+
+    Attributes:
+        query: As it was asked.
+        hits: Best first.
+        timings_ms: Milliseconds of each stage, and `total`.
+        warnings: For the user, one line each.
+        rerank_cache_hits: Scores of the second pass that were known from earlier searches.
+    """
 
     query: Query
     hits: tuple[Hit, ...]
     timings_ms: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    rerank_cache_hits: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form of the command line and the HTTP interface."""
@@ -218,6 +227,7 @@ class SearchResult:
             "query": query,
             "hits": [asdict(hit) for hit in self.hits],
             "timings_ms": dict(self.timings_ms),
+            "rerank_cache_hits": self.rerank_cache_hits,
             "warnings": list(self.warnings),
         }
 

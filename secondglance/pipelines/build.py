@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -18,13 +19,25 @@ from secondglance.ingest.decode import Limits
 if TYPE_CHECKING:
     from secondglance.ingest.embedder import ClipEmbedder
     from secondglance.rerank.base import Reranker
+    from secondglance.rerank.score_cache import ScoreCache
     from secondglance.retrieve.store import Store
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 STARTER = "builtin:starter"
 UNTRAINED = "builtin:untrained"
 DEFAULT_COLLECTION = "secondglance"
+ALIKE_FOR_SCORES = {
+    "model",
+    "revision",
+    "sha256",
+    "batch_tokens",
+    "score_cache_mb",
+    "pixel_cache_mb",
+}
+"""Settings of the second pass that leave scores as they are, given the same weights."""
 
 
 class Parts:
@@ -42,6 +55,7 @@ class Parts:
         self.catalog = catalog
         self._making = threading.RLock()
         self._store: Store | None = None
+        self._scores: ScoreCache | None = None
 
     @cached_property
     def limits(self) -> Limits:
@@ -115,10 +129,18 @@ class Parts:
 
     @cached_property
     def _reranker(self) -> Reranker:
-        return open_reranker(self.settings.rerank)
+        settings = self.settings.rerank
+        if settings.backend != "qwen3vl" or not settings.score_cache_mb:
+            return open_reranker(settings)
+        from secondglance.rerank.score_cache import FILE_NAME, ScoreCache
+
+        self._scores = ScoreCache(self.folder / FILE_NAME, max_mb=settings.score_cache_mb)
+        return open_cached_reranker(settings, self._scores)
 
     def close(self) -> None:
-        """Lets go of the store and the catalog. May be called twice."""
+        """Lets go of the store, the catalog and the cache of scores. May be called twice."""
+        if self._scores is not None:
+            self._scores.close()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -190,6 +212,39 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         **instruction,
         **model_options,
     )
+
+
+def open_cached_reranker(settings: RerankSettings, cache: ScoreCache) -> Reranker:
+    """The reranker that the settings name, behind a cache of its scores.
+
+    Raises:
+        ModelError: Its checkpoint cannot be found, fetched or loaded.
+    """
+    from secondglance.rerank import checkpoint
+    from secondglance.rerank.digests import checkpoint_digest, fingerprint
+    from secondglance.rerank.qwen3vl import Qwen3VLReranker
+    from secondglance.rerank.score_cache import CachedReranker
+
+    folder = checkpoint.find(reranker_folder(settings.model), revision=settings.revision)
+
+    def digest() -> str | None:
+        try:
+            return checkpoint_digest(folder, cache)
+        except OSError as error:
+            logger.warning("scores are not kept, for the checkpoint cannot be hashed: %s", error)
+            return None
+
+    before = digest()
+    reranker = open_reranker(settings)
+    if before is None or not isinstance(reranker, Qwen3VLReranker):
+        return reranker
+    if digest() != before:  # which weights were loaded is not known
+        logger.warning("scores are not kept: the files in %s changed while they were read", folder)
+        return reranker
+    chosen = settings.model_dump(mode="json", exclude=ALIKE_FOR_SCORES)
+    # What "auto" came to.
+    chosen |= {"dtype": str(reranker.model.dtype), "device": reranker.device.type}
+    return CachedReranker(reranker, cache, fingerprint=fingerprint(before, chosen))
 
 
 def clip_folder(model: str) -> str:

@@ -138,8 +138,10 @@ def describe(result: SearchResult) -> str:
 
 
 def timings(result: SearchResult) -> str:
-    """Milliseconds per stage in one line."""
+    """Milliseconds per stage in one line, and how much of the second pass was known."""
     spent = ", ".join(f"{name} {ms:.0f} ms" for name, ms in result.timings_ms.items() if ms > 0)
+    if result.rerank_cache_hits:
+        spent += f"; {result.rerank_cache_hits} scores from the cache"
     return f"{len(result.hits)} results; {spent}" if result.hits else f"nothing found; {spent}"
 
 

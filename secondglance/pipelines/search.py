@@ -16,6 +16,7 @@ import numpy as np
 from secondglance.errors import InputError, MediaError, SecondGlanceError
 from secondglance.ingest import video
 from secondglance.pipelines.build import Parts
+from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
 from secondglance.types import (
@@ -122,11 +123,12 @@ def search(
 
     warnings: list[str] = []
     scores: list[PairScore | None] = [None] * len(candidates)
+    cached = score_cache.CacheUse()
     if rerank and candidates and parts.settings.rerank.backend != "passthrough":
         try:
             with clock.stage("load"):
                 parts.reranker()
-            with clock.stage("rerank"):
+            with clock.stage("rerank"), score_cache.counting() as cached:
                 scores = _rerank(parts, query, candidates, budget_ms=budget_ms)
         except MediaError:
             raise  # of the query itself: the user must know, not guess
@@ -157,6 +159,7 @@ def search(
         hits=tuple(hits[:k]),
         timings_ms=clock.timings_ms(),
         warnings=tuple(warnings),
+        rerank_cache_hits=cached.hits,
     )
 
 
