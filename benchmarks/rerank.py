@@ -54,8 +54,8 @@ TOKENIZER = Path(__file__).parents[1] / "secondglance/models/starter/reranker"
 SEEN = {"max_pixels": 1_843_200}
 BF16 = 1 / 4
 FP8 = 2.0
-"""Log-odds of the same pairs may differ by so much, in other kernels or in 8 bits. With random weights
-they have a standard deviation of about 1.3."""
+"""Log-odds of the same pairs may differ by so much, in other kernels or in 8 bits. With random
+weights they have a standard deviation of about 1.3."""
 WORDS = "two dogs run along the water on a sandy beach while the sun sets behind them "
 
 

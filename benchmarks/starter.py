@@ -67,15 +67,12 @@ def judge_pairs(reranker: Qwen3VLReranker, task: Task, count: int) -> list[dict[
     ]
 
 
-def search_scenes(folder: Path, pictures: int) -> tuple[list[dict[str, object]], Path]:
+def search_scenes(folder: Path, media: Path) -> list[dict[str, object]]:
     """Recall and both passes on a library of pictures."""
-    media = folder / "media"
-    write_collection(
-        media, pictures=pictures, clips=0, texts=0, family=FAMILY, image_queries=50, seed=11
-    )
     asked, judged = questions(media), answers(media)
     rows: list[dict[str, object]] = []
-    with Library.open(folder / "library", preset="starter") as library:
+    cache_off = {"rerank": {"score_cache_mb": 0}}
+    with Library.open(folder / "library", preset="starter", settings=cache_off) as library:
         library.index([media / "pictures"])
         outcomes = measure(
             {
@@ -96,7 +93,7 @@ def search_scenes(folder: Path, pictures: int) -> tuple[list[dict[str, object]],
                 row[name] = f"{mean:.3f} ({low:.3f}-{high:.3f})"
             row["median ms"] = round(outcome.median_ms(some), 1)
             rows.append(row)
-    return rows, media
+    return rows
 
 
 def speed(reranker: Qwen3VLReranker, media: Path) -> list[dict[str, object]]:
@@ -130,15 +127,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=1000, help="of each task")
     parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--parts", default="pairs,search,speed", help="which questions to ask")
     options = parser.parse_args()
+    parts = options.parts.split(",")
     reranker = open_reranker(load_settings(base=read_preset("starter")).rerank)
     assert isinstance(reranker, Qwen3VLReranker)
-    judged = [row for task in TASKS for row in judge_pairs(reranker, task, options.pairs)]
-    report("starter-pairs", judged, pairs=options.pairs)
+    if "pairs" in parts:
+        judged = [row for task in TASKS for row in judge_pairs(reranker, task, options.pairs)]
+        report("starter-pairs", judged, pairs=options.pairs)
     with tempfile.TemporaryDirectory() as folder:
-        found, media = search_scenes(Path(folder), options.pictures)
-        report("starter-search", found, pictures=options.pictures, family=FAMILY)
-        report("starter-speed", speed(reranker, media), threads=torch.get_num_threads())
+        media = Path(folder) / "media"
+        write_collection(
+            media, pictures=options.pictures, clips=0, texts=0, family=FAMILY, image_queries=50,
+            seed=11,
+        )  # fmt: skip
+        if "search" in parts:
+            found = search_scenes(Path(folder), media)
+            report("starter-search", found, pictures=options.pictures, family=FAMILY)
+        if "speed" in parts:
+            report("starter-speed", speed(reranker, media), threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -79,8 +79,12 @@ class RerankSettings(_Section):
         default="auto", description="auto is bfloat16 on CUDA, else float32"
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        default="auto", description="kernel; auto leaves it to transformers"
+        default="auto", description="auto is the engine's own; others run through transformers"
     )
+    compiled: bool = Field(
+        default=False, description="fuse each layer's operations; slow to start, then faster"
+    )
+    fp8: bool = Field(default=False, description="8-bit matrices, on GPUs that have them")
     min_pixels: int = Field(default=4096, ge=1024, description="smaller pictures are enlarged")
     max_pixels: int = Field(default=1_843_200, ge=4096, description="larger ones are reduced")
     total_pixels: int = Field(default=7_864_320, ge=4096, description="of a whole clip")

@@ -209,6 +209,9 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         revision=settings.revision,
         sha256=settings.sha256 or shipped_sha256(settings.model, "reranker"),
         batch_tokens=settings.batch_tokens,
+        compiled=settings.compiled,
+        fp8=settings.fp8,
+        pixel_cache_mb=settings.pixel_cache_mb,
         **instruction,
         **model_options,
     )

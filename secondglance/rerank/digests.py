@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,10 @@ from secondglance.types import Content, VideoClip
 SETTLED_NS = 2_000_000_000
 """Age at which a modification time can be relied on: the coarsest clock of a file system in use
 (FAT) ticks every two seconds, and a second change within one tick would go unseen."""
+
+WHOLE_BYTES = 64 << 20
+"""Largest file that is read for its hash: a query may have a hundred long videos as candidates, and
+their gigabytes would take longer to read than to score."""
 
 PACKAGES = (
     "decord2",
@@ -103,12 +107,17 @@ def identify(path: Path) -> FileIdentity:
 def content_digest(content: Content, memo: FileMemo) -> ContentDigest | None:
     """Hashes all that is read of a content; None where a part cannot be read.
 
-    The name and place of a file do not count, its bytes do. Pictures in memory count by mode,
-    size and pixels, clips also by their stretch and the times of their frames.
+    The name and place of a file do not count, its bytes do; of a file beyond `WHOLE_BYTES` its
+    place and state count instead. Pictures in memory count by mode, size and pixels, clips also by
+    their stretch and the times of their frames.
     """
     files: list[FileIdentity] = []
 
     def hashed(path: Path) -> str:
+        identity = identify(path)
+        if identity.size > WHOLE_BYTES:
+            files.append(identity)
+            return _sha256(asdict(identity))
         identity, digest = _file(path, memo)
         files.append(identity)
         return digest

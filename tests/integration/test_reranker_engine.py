@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from secondglance.errors import ModelError
 from secondglance.pipelines.build import starter_folder
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.rerank.engine import PlainForward
@@ -164,6 +165,25 @@ def test_running_out_of_memory_while_sharing_costs_no_score(
     assert reranker.log_odds(QUERIES["picture"], DOCUMENTS) == pytest.approx(
         expected, abs=TOLERANCE
     )
+
+
+def test_prepared_candidates_are_kept_until_their_file_changes(tmp_path: Path) -> None:
+    kept = Qwen3VLReranker(starter_folder("reranker"), device="cpu", pixel_cache_mb=8)
+    path = tmp_path / "a.png"
+    picture(1, width=192, height=192).save(path)
+    documents = [Content(images=[path])]
+    first = kept.log_odds(QUERIES["words"], documents)
+    held = kept._prepared.held_bytes
+    assert held >= 3 * 192 * 192
+    assert kept.log_odds(QUERIES["words"], documents) == first
+    assert kept._prepared.held_bytes == held
+    picture(2, width=192, height=192).save(path)
+    assert kept.log_odds(QUERIES["words"], documents) != first
+
+
+def test_eight_bits_without_a_gpu_are_one_error() -> None:
+    with pytest.raises(ModelError, match="cannot compute in fp8"):
+        Qwen3VLReranker(starter_folder("reranker"), device="cpu", fp8=True)
 
 
 def test_grey_and_transparent_pictures_pass(reranker: Qwen3VLReranker) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from secondglance.rerank import digests
 from secondglance.rerank.digests import (
     FileIdentity,
     checkpoint_digest,
@@ -142,3 +143,25 @@ def test_weights_changed_in_place_change_the_fingerprint(cache: ScoreCache, tmp_
     assert len(set(found)) == 3
     marks = {fingerprint(found[0], {"max_pixels": n}) for n in (1, 2)}
     assert len(marks | {fingerprint(found[1], {"max_pixels": 1})}) == 3
+
+
+def test_a_long_file_counts_by_its_state_and_is_not_read(
+    cache: ScoreCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "WHOLE_BYTES", 1000)
+    path = tmp_path / "long.mp4"
+    path.write_bytes(b"a" * 2000)
+    content = Content(videos=(VideoClip(path=path, start_s=0.0, end_s=5.0),))
+
+    def read(path: Path) -> str:
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr(digests, "file_hash", read)
+    first = digests.content_digest(content, cache)
+    assert first is not None
+    assert digests.content_digest(content, cache) == first
+    path.write_bytes(b"a" * 2001)
+    assert not first.still_true()
+    changed = digests.content_digest(content, cache)
+    assert changed is not None
+    assert changed.digest != first.digest
