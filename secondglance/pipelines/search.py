@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,13 @@ import numpy as np
 
 from secondglance.errors import InputError, MediaError, SecondGlanceError
 from secondglance.ingest import video
+from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import Parts
+from secondglance.pipelines.second_pass import Candidate
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
 from secondglance.types import (
-    Content,
     Hit,
     Kind,
     Match,
@@ -28,7 +28,6 @@ from secondglance.types import (
     PairScore,
     Query,
     SearchResult,
-    VideoClip,
 )
 
 if TYPE_CHECKING:
@@ -40,18 +39,9 @@ QUERY_FRAMES = 8
 """Frames of a query clip that its vector is the mean of."""
 
 MAX_MOMENTS = 5
-BUDGET_BATCH = 8
-"""Candidates scored between two looks at the clock when there is a time budget."""
 
 DEPTH_LIMIT = 16_384
 """Records that one search may ask for: Milvus' own limit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    match: Match
-    paths: tuple[str, ...]
-    moments: tuple[Moment, ...]
 
 
 class _Clock:
@@ -98,8 +88,9 @@ def search(
         filter: Expression, or a parsed one.
         kind: Only this kind.
         min_score: Leaves out hits whose final score is below.
-        budget_ms: For the second pass; candidates it does not reach keep their recall order,
-            after those it reached.
+        budget_ms: For the second pass, in milliseconds: if it does not allow a full look at every
+            candidate, there may be quick ones, by which the best get a full one; candidates it
+            does not reach keep their recall order, after those it reached.
         group: One hit a video with its best moments; otherwise each stretch is a hit.
 
     Raises:
@@ -129,19 +120,15 @@ def search(
             with clock.stage("load"):
                 parts.reranker()
             with clock.stage("rerank"), score_cache.counting() as cached:
-                scores = _rerank(parts, query, candidates, budget_ms=budget_ms)
+                found = second_pass.rerank(parts.reranker(), query, candidates, budget_ms=budget_ms)
+            scores = found.scores
+            warnings += found.warnings
         except MediaError:
             raise  # of the query itself: the user must know, not guess
         except Exception as error:
             logger.debug("second pass failed", exc_info=True)
             reason = str(error) if isinstance(error, SecondGlanceError) else repr(error)
             warnings.append(f"the second pass failed, results are in recall order: {reason}")
-    unreached = sum(score is None for score in scores) if any(scores) else 0
-    if unreached:
-        warnings.append(
-            f"the time budget of {budget_ms:g} ms was used up: the second pass reached "
-            f"{len(scores) - unreached} of {len(scores)} candidates"
-        )
     best = max((score.score for score in scores if score and score.score is not None), default=None)
     # A small model says no to media unlike any it was trained on; what differs then is noise.
     trusted = best is None or best >= defaults.rerank_floor
@@ -237,7 +224,7 @@ def _condition(filter: str | Filter | None, kind: Kind | None) -> Filter | None:
 
 def _recall(
     parts: Parts, vector: Vector, wanted: int, condition: Filter | None, *, group: bool
-) -> list[_Candidate]:
+) -> list[Candidate]:
     """The best `wanted` candidates; asks for more records while videos fold many into one."""
     store = parts.store()
     depth = wanted
@@ -249,7 +236,7 @@ def _recall(
         depth = min(4 * depth, DEPTH_LIMIT)
 
 
-def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[_Candidate]:
+def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[Candidate]:
     together: dict[str, list[Match]] = {}
     for match in matches:
         one_hit = group and match.payload["kind"] == "video"
@@ -264,7 +251,7 @@ def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[_Ca
         files.sort(key=lambda path: path != described)
         moments = tuple(_moment(match) for match in members[:MAX_MOMENTS])
         candidates.append(
-            _Candidate(
+            Candidate(
                 match=best,
                 paths=tuple(files),
                 moments=moments if best.payload["kind"] == "video" else (),
@@ -279,52 +266,8 @@ def _moment(match: Match) -> Moment:
     return Moment(start_s=start, end_s=end, keyframe_s=frame, score=match.score)
 
 
-def _rerank(
-    parts: Parts, query: Query, candidates: Sequence[_Candidate], *, budget_ms: float | None
-) -> list[PairScore | None]:
-    """Scores in recall order; None for what the time budget did not reach."""
-    reranker = parts.reranker()
-    wanted = Content(
-        texts=(query.text,) if query.text.strip() else (),
-        images=(Path(query.image).expanduser(),) if query.image is not None else (),
-        videos=(VideoClip(path=Path(query.video).expanduser()),) if query.video else (),
-    )
-    unwanted = Content(texts=(query.not_text,)) if query.not_text.strip() else None
-    deadline = None if budget_ms is None else time.perf_counter() + budget_ms / 1e3
-    step = len(candidates) if deadline is None else BUDGET_BATCH
-    scores: list[PairScore | None] = []
-    for start in range(0, len(candidates), step):
-        if deadline is not None and time.perf_counter() >= deadline:
-            break
-        documents = [_document(candidate) for candidate in candidates[start : start + step]]
-        found = reranker.score(wanted, documents, instruction=query.instruction)
-        if unwanted is not None:
-            against = reranker.score(unwanted, documents, instruction=query.instruction)
-            found = [_but_not(*pair) for pair in zip(found, against, strict=True)]
-        scores += found
-    return [*scores, *[None] * (len(candidates) - len(scores))]
-
-
-def _document(candidate: _Candidate) -> Content:
-    payload = candidate.match.payload
-    path = Path(next((p for p in candidate.paths if Path(p).exists()), candidate.paths[0]))
-    if payload["kind"] == "image":
-        return Content(images=(path,))
-    if payload["kind"] == "video":
-        start, end = float(payload["start_s"]), float(payload["end_s"])
-        return Content(videos=(VideoClip(path=path, start_s=start, end_s=end),))
-    return Content(texts=(str(payload.get("text", "")),))
-
-
-def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
-    """Relevant to the query, and not to what it excludes."""
-    if wanted.score is None or unwanted.score is None:
-        return wanted if wanted.score is None else unwanted
-    return PairScore(score=wanted.score * (1 - unwanted.score))
-
-
 def _order(
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[Candidate],
     scores: Sequence[PairScore | None],
     *,
     rerank_weight: float,
@@ -348,7 +291,7 @@ def _order(
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
 
 
-def _hit(candidate: _Candidate, score: PairScore | None, *, recall_rank: int) -> Hit:
+def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> Hit:
     match, payload = candidate.match, candidate.match.payload
     best = candidate.moments[0] if candidate.moments else None
     return Hit(

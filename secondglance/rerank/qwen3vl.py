@@ -10,6 +10,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from secondglance.errors import MediaError, ModelError
 from secondglance.rerank import checkpoint, official, prompt
 from secondglance.rerank.answers import failed
 from secondglance.rerank.batching import Pair, windows
+from secondglance.rerank.coarse import CoarseReranker, coarse_limits
 from secondglance.rerank.limits import (
     FPS,
     MAX_FRAMES,
@@ -28,6 +30,7 @@ from secondglance.rerank.limits import (
     TOTAL_PIXELS,
     Limits,
 )
+from secondglance.rerank.pixel_cache import PixelCache
 from secondglance.rerank.preprocess import Side, prepare
 from secondglance.types import Content, PairScore
 
@@ -63,6 +66,7 @@ class Qwen3VLReranker:
             the first batches.
         fp8: Compute the layers' matrices in 8 bits: faster on GPUs that have it. `fp8_drift`
             then tells how far the log-odds of a few pairs moved.
+        pixel_cache_mb: Prepared pictures and clips of candidates kept in memory, in MiB.
         local_files_only: Never ask the hub.
         cache_dir: Folder of the hub cache.
         token: Hub token.
@@ -91,6 +95,7 @@ class Qwen3VLReranker:
         batch_tokens: int | None = None,
         compiled: bool = False,
         fp8: bool = False,
+        pixel_cache_mb: int = 0,
         local_files_only: bool = False,
         cache_dir: str | None = None,
         token: str | bool | None = None,
@@ -151,6 +156,7 @@ class Qwen3VLReranker:
         self._special_ids = loaded.special_ids
         self._tokenizer = self.processor.tokenizer.backend_tokenizer
         self._tokenizer.encode_special_tokens = True  # plain text holds no control tokens
+        self._prepared = PixelCache(pixel_cache_mb << 20)
         self.fp8_drift: eight.Drift | None = None
         if fp8:
             eight.check(self.device, dtype)
@@ -188,6 +194,19 @@ class Qwen3VLReranker:
             RerankError: The model failed.
         """
         return self._score(query, documents, instruction, self._limits())
+
+    def coarse(self, share: float) -> CoarseReranker:
+        """A quicker, less exact look by the same loaded model.
+
+        Args:
+            share: Of `max_pixels` and `total_pixels`, above 0 and below 1; see `coarse_limits`.
+
+        Raises:
+            InputError: `share` is not in this range.
+        """
+        limits = coarse_limits(self._limits(), share)
+        name = f"{self._name} ({share:.0%} of the pixels)"
+        return CoarseReranker(name, partial(self._score, limits=limits))
 
     def log_odds(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -287,7 +306,7 @@ class Qwen3VLReranker:
 
         def pair(place: int) -> Pair | MediaError:
             try:
-                side = prepare(documents[place], limits)
+                side = self._prepared.get(documents[place], limits)
                 return Pair(
                     place=place,
                     encoded=self._encode(pieces, side),

@@ -22,7 +22,14 @@ from filelock import FileLock
 from secondglance.rerank import score_file
 from secondglance.rerank.base import Reranker
 from secondglance.rerank.batching import READERS
-from secondglance.rerank.digests import ContentDigest, FileIdentity, content_digest, pair_key
+from secondglance.rerank.coarse import coarse_view
+from secondglance.rerank.digests import (
+    ContentDigest,
+    FileIdentity,
+    content_digest,
+    fingerprint,
+    pair_key,
+)
 from secondglance.types import Content, PairScore
 
 logger = logging.getLogger(__name__)
@@ -174,13 +181,19 @@ _counted: contextvars.ContextVar[CacheUse | None] = contextvars.ContextVar("coun
 
 @contextlib.contextmanager
 def counting() -> Iterator[CacheUse]:
-    """Counts what cached rerankers do in this block, over all calls that this thread makes."""
-    use = CacheUse()
+    """Counts what cached rerankers do in this block, over all calls that this thread makes.
+
+    What an inner block counts, the outer one has counted too when the inner one ends.
+    """
+    use, outer = CacheUse(), _counted.get()
     token = _counted.set(use)
     try:
         yield use
     finally:
         _counted.reset(token)
+        if outer is not None:
+            outer.hits += use.hits
+            outer.misses += use.misses
 
 
 class CachedReranker:
@@ -201,6 +214,19 @@ class CachedReranker:
     def name(self) -> str:
         """The name of the reranker behind the cache."""
         return self.inner.name
+
+    def coarse(self, share: float) -> CachedReranker | None:
+        """The coarse view of the reranker, behind the same cache; None if it has none.
+
+        Raises:
+            InputError: `share` is not above 0 and below 1.
+        """
+        view = coarse_view(self.inner, share)
+        if view is None:
+            return None
+        # Its scores are others: they are kept, and looked for, apart.
+        own = fingerprint(self._fingerprint, {"coarse_share": share})
+        return CachedReranker(view, self._cache, fingerprint=own)
 
     def score(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
