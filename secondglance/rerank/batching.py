@@ -1,4 +1,4 @@
-"""Pairs on their way to the model: read side by side, grouped by length."""
+"""Pairs on their way to the model: read side by side, ahead of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -118,23 +118,3 @@ def _windows(
                 window, held, tokens = [], 0, 0
     if window:
         yield window
-
-
-def batches(
-    pairs: Sequence[Pair], batch_tokens: int, *, shared_tokens: int = 0
-) -> Iterator[list[Pair]]:
-    """Groups pairs of like length, longest first, within the budget of padded tokens.
-
-    Args:
-        pairs: To group.
-        batch_tokens: Budget of a batch.
-        shared_tokens: Tokens that all begin with, and that are computed once.
-    """
-    batch: list[Pair] = []
-    for pair in sorted(pairs, key=len, reverse=True):
-        if batch and (len(batch[0]) - shared_tokens) * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(pair)
-    if batch:
-        yield batch

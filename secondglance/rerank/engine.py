@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +13,8 @@ import torch
 
 from secondglance.errors import MediaError, RerankError
 from secondglance.rerank.answers import answer, failed
-from secondglance.rerank.batching import Pair, batches
+from secondglance.rerank.batching import Pair
+from secondglance.rerank.scheduler import Job, Scheduler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +28,12 @@ logger = logging.getLogger(__name__)
 class Passes(Protocol):
     """A way to run the model."""
 
-    def prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
-        """What all pairs of one query begin with, computed once."""
+    def shares(self, pairs: Sequence[Pair]) -> bool:
+        """Whether it pays to compute what these pairs of one query begin with only once."""
+        ...
+
+    def prefix(self, pairs: Sequence[Pair]) -> Prefix:
+        """What all pairs of one query begin with."""
         ...
 
     def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
@@ -60,8 +66,13 @@ class PlainForward:
         self._pixels = pixels
         self._pad_id = pad_id
 
-    def prefix(self, pairs: Sequence[Pair]) -> None:
-        """Nothing is shared."""
+    def shares(self, pairs: Sequence[Pair]) -> bool:
+        """Never: each pair is computed as a whole."""
+        return False
+
+    def prefix(self, pairs: Sequence[Pair]) -> Prefix:
+        """Not asked for."""
+        raise NotImplementedError
 
     @torch.inference_mode()
     def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
@@ -80,13 +91,24 @@ class PlainForward:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A pair on its way to the model; its length is what is left to compute."""
+
+    pair: Pair
+    prefix: Prefix | None
+
+    def __len__(self) -> int:
+        return len(self.pair) - (self.prefix.tokens if self.prefix else 0)
+
+
 class Engine:
-    """Scores the pairs of a query.
+    """Scores the pairs of queries; those of several threads share batches.
 
     Args:
         forward: Runs the model.
         name: Of the model, for messages.
-        device: Where it runs, for messages.
+        device: Where it runs.
         batch_tokens: Tokens of a batch, padding included.
     """
 
@@ -96,33 +118,63 @@ class Engine:
         self.forward = forward
         self._name = name
         self._device = device
-        self.batch_tokens = batch_tokens
         self._lock = threading.Lock()
+        # On a GPU one thread starts a batch while the other waits for the last one's answers.
+        at_once = 2 if device.type == "cuda" else 1
+        self._scheduler = Scheduler([self._run] * at_once, batch_tokens=batch_tokens)
 
-    def answers(self, windows: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, PairScore]]:
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch, padding included."""
+        return self._scheduler.batch_tokens
+
+    @batch_tokens.setter
+    def batch_tokens(self, tokens: int) -> None:
+        self._scheduler.batch_tokens = tokens
+
+    def answers(
+        self, windows: Iterable[Sequence[Pair]], *, timeout_s: float | None = None
+    ) -> Iterator[tuple[int, PairScore]]:
         """Places and scores of the pairs of one query, in no particular order.
 
         Args:
             windows: The pairs, as they become ready.
+            timeout_s: Longest wait for the scores of a window, in seconds.
 
         Raises:
-            RerankError: The model failed.
+            RerankError: The model failed, or the time has passed.
         """
         prefix: Prefix | None = None
-        begun: list[_Begun] = []
-        for pairs in windows:
-            if not pairs:
-                continue
-            if prefix is None or not prefix.begins(pairs):
-                prefix = self._prefix(pairs)
-            shared = prefix.tokens if prefix else 0
-            for batch in batches(pairs, self.batch_tokens, shared_tokens=shared):
-                # A batch is read after the next has begun: so the device never waits.
-                before, begun = begun, self._begin(batch, prefix)
-                yield from self._read(before)
-        yield from self._read(begun)
+        key: object = None
+        jobs: deque[tuple[Sequence[Pair], Job]] = deque()
+        try:
+            for pairs in windows:
+                if not pairs:
+                    continue
+                if prefix is None or not prefix.begins(pairs):
+                    prefix = self._prefix(pairs)
+                    # Pairs with a beginning of their own need batches of their own.
+                    key = object() if prefix else None
+                tasks = [Task(pair, prefix) for pair in pairs]
+                jobs.append((pairs, self._scheduler.submit(tasks, key=key)))
+                if len(jobs) > 1:
+                    yield from _read(*jobs[0], timeout_s)
+                    jobs.popleft()
+            while jobs:
+                yield from _read(*jobs[0], timeout_s)
+                jobs.popleft()
+        finally:
+            for _, job in jobs:  # nobody waits for these any more
+                job.cancel()
+
+    def _run(self, tasks: Sequence[Task]) -> list[PairScore]:
+        """Scores a batch; of each thread of the scheduler."""
+        pairs = [task.pair for task in tasks]
+        return [score for part in self._begin(pairs, tasks[0].prefix) for score in self._end(part)]
 
     def _prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
+        if not self.forward.shares(pairs):
+            return None
         try:
             with self._lock, self._failures():
                 return self.forward.prefix(pairs)
@@ -144,18 +196,15 @@ class Engine:
         logger.info("a batch of %d pairs does not fit in memory; halving it", len(batch))
         return [*self._begin(batch[:half], prefix), *self._begin(batch[half:], prefix)]
 
-    def _read(self, begun: Sequence[_Begun]) -> Iterator[tuple[int, PairScore]]:
-        """Waits for batches and gives their answers."""
-        for part in begun:
-            if part.log_odds is None:
-                problem = f"{len(part.pairs[0])} tokens do not fit in the memory of {self._device}"
-                remedy = "lower max_pixels or total_pixels, or take a smaller model"
-                yield part.pairs[0].place, failed(MediaError(problem, remedy=remedy))
-                continue
-            with self._failures():
-                values = part.log_odds.tolist()
-            for pair, value in zip(part.pairs, values, strict=True):
-                yield pair.place, answer(value)
+    def _end(self, part: _Begun) -> list[PairScore]:
+        """Waits for a batch and gives its answers."""
+        if part.log_odds is None:
+            problem = f"{len(part.pairs[0])} tokens do not fit in the memory of {self._device}"
+            remedy = "lower max_pixels or total_pixels, or take a smaller model"
+            return [failed(MediaError(problem, remedy=remedy))]
+        with self._failures():
+            values = part.log_odds.tolist()
+        return [answer(value) for value in values]
 
     def _failures(self) -> _Named:
         return _Named(self._name)
@@ -167,6 +216,13 @@ class _Begun:
 
     pairs: Sequence[Pair]
     log_odds: Tensor | None
+
+
+def _read(
+    pairs: Sequence[Pair], job: Job, timeout_s: float | None
+) -> Iterator[tuple[int, PairScore]]:
+    for pair, score in zip(pairs, job.result(timeout_s), strict=True):
+        yield pair.place, score
 
 
 class _Named:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 VISION_PATCHES = 1 << 16
 """Patches that go through the vision tower at once."""
-LEAST_SHARED = 16
-"""Tokens that must be alike before sharing them pays."""
+LEAST_SAVED = 256
+"""Tokens that sharing must save before it pays; fewer are better off in batches with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,14 @@ class Forward:
         self._vision_layer = fused(layers.vision_layer)
         self._projected, self._finished = fused(layers.projected), fused(layers.finished)
 
+    def shares(self, pairs: Sequence[Pair]) -> bool:
+        """Whether it pays to compute what these pairs of one query begin with only once."""
+        return common_tokens(pairs, self._pads) * (len(pairs) - 1) >= LEAST_SAVED
+
     @torch.inference_mode()
-    def prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
-        """Computes what all pairs of one query begin with; None if that is next to nothing."""
+    def prefix(self, pairs: Sequence[Pair]) -> Prefix:
+        """Computes what all pairs of one query begin with."""
         tokens = common_tokens(pairs, self._pads)
-        if len(pairs) < 2 or tokens < LEAST_SHARED:
-            return None
         first = pairs[0]
         images, videos = first.images[: first.query_images], first.videos[: first.query_videos]
         ids, positions = first.encoded.ids[None, :tokens], first.encoded.positions[:, None, :tokens]

@@ -177,9 +177,16 @@ class Qwen3VLReranker:
         self._engine.batch_tokens = tokens
 
     def score(
-        self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
+        self,
+        query: Content,
+        documents: Sequence[Content],
+        *,
+        instruction: str | None = None,
+        timeout_s: float | None = None,
     ) -> list[PairScore]:
         """Scores every document against the query, in the order given.
+
+        May be called from several threads: their pairs then share batches.
 
         `score` is sigmoid(`log_odds`). A document that cannot be read, or does not fit, has an
         `error` instead.
@@ -188,12 +195,14 @@ class Qwen3VLReranker:
             query: What is looked for.
             documents: The candidates.
             instruction: Replaces the default instruction.
+            timeout_s: Longest wait for a stretch of candidates, in seconds; None waits as long as
+                it takes.
 
         Raises:
             MediaError: The query cannot be read.
-            RerankError: The model failed.
+            RerankError: The model failed, or the time has passed.
         """
-        return self._score(query, documents, instruction, self._limits())
+        return self._score(query, documents, instruction, self._limits(), timeout_s)
 
     def coarse(self, share: float) -> CoarseReranker:
         """A quicker, less exact look by the same loaded model.
@@ -295,6 +304,7 @@ class Qwen3VLReranker:
         documents: Sequence[Content],
         instruction: str | None,
         limits: Limits,
+        timeout_s: float | None = None,
     ) -> list[PairScore]:
         if not documents:
             return []
@@ -330,7 +340,7 @@ class Qwen3VLReranker:
                         results[place] = failed(made)
                 yield [made for _, made in window if isinstance(made, Pair)]
 
-        for place, answer in self._engine.answers(ready()):
+        for place, answer in self._engine.answers(ready(), timeout_s=timeout_s):
             results[place] = answer
         return [result for result in results if result is not None]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from secondglance.errors import ModelError
+from secondglance.errors import ModelError, RerankError
 from secondglance.pipelines.build import starter_folder
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.rerank.engine import PlainForward
@@ -184,6 +187,53 @@ def test_prepared_candidates_are_kept_until_their_file_changes(tmp_path: Path) -
 def test_eight_bits_without_a_gpu_are_one_error() -> None:
     with pytest.raises(ModelError, match="cannot compute in fp8"):
         Qwen3VLReranker(starter_folder("reranker"), device="cpu", fp8=True)
+
+
+def test_small_calls_of_several_threads_share_batches(
+    reranker: Qwen3VLReranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [Content(texts=[f"query number {number}"]) for number in range(8)]
+    document = Content(texts=["two dogs"])
+    expected = [reranker.log_odds(query, [document])[0] for query in queries]
+    forward = reranker._engine.forward
+    log_odds, sizes, held = forward.log_odds, [], threading.Event()
+
+    def counted(pairs: Sequence[Any], prefix: Any = None) -> torch.Tensor:
+        sizes.append(len(pairs))
+        assert held.wait(20)  # until all have asked
+        return log_odds(pairs, prefix)
+
+    monkeypatch.setattr(forward, "log_odds", counted)
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(reranker.log_odds, query, [document]) for query in queries]
+        waiting = reranker._engine._scheduler._queue
+        deadline_s = time.monotonic() + 20
+        while sum(sizes) + sum(
+            len(job._waiting) for lane in waiting._lanes.values() for job in lane.jobs
+        ) < len(queries):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        held.set()
+        found = [call.result(20)[0] for call in asked]
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert len(sizes) <= 3  # not eight
+
+
+def test_a_call_that_takes_too_long_is_an_error(
+    reranker: Qwen3VLReranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = reranker._engine.forward
+    log_odds, held = forward.log_odds, threading.Event()
+
+    def slow(pairs: Sequence[Any], prefix: Any = None) -> torch.Tensor:
+        assert held.wait(20)
+        return log_odds(pairs, prefix)
+
+    monkeypatch.setattr(forward, "log_odds", slow)
+    with pytest.raises(RerankError, match=r"no score after 0\.05 s"):
+        reranker.score(QUERIES["words"], DOCUMENTS[:1], timeout_s=0.05)
+    held.set()
+    assert reranker.score(QUERIES["words"], DOCUMENTS[:1])[0].score is not None
 
 
 def test_grey_and_transparent_pictures_pass(reranker: Qwen3VLReranker) -> None:
