@@ -69,7 +69,10 @@ def main() -> None:
         for size, store in itertools.product(options.sizes, STORES):
             console.print(f"{store} with {size} vectors")
             folder = Path(temporary) / f"{store}-{size}"
-            settings = {"store": {"backend": store, "hnsw_threshold": 50_000}}
+            settings = {
+                "store": {"backend": store, "hnsw_threshold": 50_000},
+                "rerank": {"score_cache_mb": 0},
+            }
             with Library.open(folder, preset="starter", settings=settings) as library:
                 fill(library, photos, size)
                 for query in queries[:3]:

@@ -90,7 +90,12 @@ def compare(media: Path, library: Path, out: Path, asked: Sequence[Question]) ->
     """Prints what each pass finds over all queries."""
     from secondglance import Library
 
-    with Library.open(library, create=False) as opened, Progress(transient=True) as bar:
+    # What was asked above must not answer for free.
+    anew = {"rerank": {"score_cache_mb": 0}}
+    with (
+        Library.open(library, create=False, settings=anew) as opened,
+        Progress(transient=True) as bar,
+    ):
         systems = {
             "BM25 on descriptions": word_search(media),
             "CLIP": media_search(media, opened, rerank=False),
