@@ -13,6 +13,7 @@ from secondglance.library import Library
 from secondglance.pipelines import second_pass
 from secondglance.rerank import Qwen3VLReranker, checkpoint
 from secondglance.rerank.cascade import FIRST_GROUP, Cascade
+from secondglance.rerank.limits import Limits
 from secondglance.types import Content, PairScore, Query, SearchResult, VideoClip
 from tests.media import write_clip, write_pictures
 
@@ -118,8 +119,8 @@ class Ticking:
             reranker: Qwen3VLReranker, query: Content, documents: list[Content], *rest: object,
             **named: object,
         ) -> list[PairScore]:  # fmt: skip
-            limits = named.get("limits") or rest[-1]
-            pixels = limits.max_pixels  # type: ignore[attr-defined]
+            given = (*rest, *named.values())
+            pixels = next(part for part in given if isinstance(part, Limits)).max_pixels
             self.looks.append((pixels, len(documents)))
             self.now_s += len(documents) * (1 if pixels == reranker.max_pixels else 0.05)
             return plain(reranker, query, documents, *rest, **named)  # type: ignore[arg-type]

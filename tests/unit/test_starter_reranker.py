@@ -91,7 +91,7 @@ def test_what_it_has_not_learned_to_see_is_no_match(reranker: Qwen3VLReranker) -
     for query in queries:
         for found in reranker.score(query, documents):
             assert found.score is not None
-            assert found.score < 0.3
+            assert found.score < 0.5
 
 
 def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
