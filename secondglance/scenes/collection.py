@@ -18,7 +18,7 @@ import numpy as np
 from secondglance.errors import InputError
 from secondglance.scenes.drawing import CLIP_S, STILL_S, Drawing, draw
 from secondglance.scenes.edit import differences, near_miss
-from secondglance.scenes.examples import say
+from secondglance.scenes.examples import say, true_plan
 from secondglance.scenes.media import rendered
 from secondglance.scenes.plan import Plan, contradicts, full_plan, partial_plan
 from secondglance.scenes.scene import SPLIT_SHARES, Scene, sample
@@ -135,7 +135,7 @@ def write_collection(
         _add_families(entries, plans, medium, count, family, split, rng)
     captions = {
         entry.path: {
-            language: say(entry.scene, full_plan(entry.scene, rng), language, rng)
+            language: say(entry.scene, _told(entry, plans, rng), language, rng)
             for language in LANGUAGES
         }
         for entry in entries
@@ -143,6 +143,12 @@ def write_collection(
     requests = _requests(entries, plans, image_queries, rng)
     _write(folder, entries, captions, requests, rng, device, progress or (lambda done: None))
     return Collection(entries=tuple(entries), captions=captions, requests=tuple(requests))
+
+
+def _told(entry: Entry, plans: dict[int, Plan], rng: random.Random) -> Plan:
+    """What a caption says; that of a text tells of the relation that its query asks for."""
+    keep = true_plan(plans[entry.family], entry.scene) if entry.medium == "text" else None
+    return full_plan(entry.scene, rng, keep=keep)
 
 
 def _add_families(

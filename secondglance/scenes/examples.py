@@ -114,7 +114,7 @@ def captioned(count: int, *, seed: int, split: Split = "train") -> list[Captione
             family.append(near_miss(scene, plan, difference, rng, split=split))
         for member in family:
             language: Language = rng.choice(("en", "zh"))
-            text = say(member, _true_plan(plan, member), language, rng)
+            text = say(member, true_plan(plan, member), language, rng)
             found.append(Captioned(drawing=draw(member, rng), text=text, language=language))
     return found[:count]
 
@@ -252,7 +252,7 @@ def _wrong(
         options = differences(scene, plan)
         difference = rng.choices(options, [DIFFICULTY.get(option, 1) for option in options])[0]
         other = near_miss(scene, plan, difference, rng, split=split)
-        return other, _true_plan(plan, other), str(difference)
+        return other, true_plan(plan, other), str(difference)
     while True:
         other = sample(rng, split=split, moving=scene.moving)
         plan = partial_plan(other, rng, fullness=rng.choice((0.4, 0.65, 0.9, 1.0)))
@@ -294,7 +294,7 @@ def _still(scene: Scene, rng: random.Random) -> Drawing:
     return draw(still, rng, times_s=(rng.uniform(0.2, 0.8) * CLIP_S,))
 
 
-def _true_plan(plan: Plan, scene: Scene) -> Plan:
+def true_plan(plan: Plan, scene: Scene) -> Plan:
     """The plan as far as it can be said of another scene of the same groups."""
     relation = plan.relation
     if relation is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,23 @@ def test_each_target_is_asked_for_and_judged_right(written: tuple[Path, Collecti
     # A picture does not say which of its relations matter.
     shown = {int(question["id"].split("-")[1]) for question in asked if question["image"]}
     assert shown == pictures - relation
+
+
+def test_texts_tell_of_the_relation_that_is_asked_for(tmp_path: Path) -> None:
+    made = write_collection(
+        tmp_path / "texts", pictures=0, clips=0, texts=120, family=4, image_queries=0, seed=2
+    )
+    sides = {side: re.compile(rf"\b{side} (of|side of)\b") for side in ("left", "right")}
+    asked = [
+        (side, made.captions[request.relevant[0]]["en"])
+        for request in made.requests
+        if request.language == "en"
+        for side, words in sides.items()
+        if words.search(request.text)
+    ]
+    assert len(asked) >= 5
+    for side, caption in asked:
+        assert sides[side].search(caption), caption
 
 
 def test_the_same_seed_writes_the_same_bytes(
