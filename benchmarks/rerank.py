@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +138,8 @@ def pairs_of(engine: Qwen3VLReranker, query: Content, documents: Sequence[Conten
     limits = engine._limits()
     asked = prepare(query, limits)
     pieces = engine._query_pieces(asked, None)
-    made = []
-    for place, document in enumerate(documents):
-        side = prepare(document, limits)
-        made.append(
-            Pair(
-                place=place, encoded=engine._encode(pieces, side),
-                images=asked.images + side.images, videos=asked.videos + side.videos,
-                query_images=len(asked.images), query_videos=len(asked.videos),
-                query_vision=asked.vision_tokens,
-            )
-        )  # fmt: skip
-    return made
+    sides = (prepare(document, limits) for document in documents)
+    return [engine._pair(place, pieces, asked, side) for place, side in enumerate(sides)]
 
 
 def flop(pair: Pair, size: str, shared: int = 0) -> float:
@@ -229,34 +221,39 @@ def measure(
     engine = reranker(model, head)
     plain = PlainForward(model, head, pixels=engine._pixels, pad_id=0)
     batched = Engine(plain, name="plain", device=head.device, batch_tokens=engine.batch_tokens)
-    rows = []
+    rows: list[dict[str, Any]] = []
     prepared = {name: pairs_of(engine, *case) for name, case in cases(count).items()}
-    expected: dict[str, list[float]] = {}
-    for name, pairs in prepared.items():
-        few, half = pairs[: max(4, len(pairs) // 8)], pairs[: max(4, len(pairs) // 2)]
-        expected[name] = in_order(engine._engine, pairs)
-        runs: dict[str, tuple[Callable[[], list[float]], int]] = {
-            "loop": (lambda few=few: loop(model, head, engine, few), len(few)),
-            "transformers": (lambda half=half: in_order(batched, half), len(half)),
-            "engine": (lambda pairs=pairs: in_order(engine._engine, pairs), len(pairs)),
-        }
-        for way, (work, scored) in runs.items():
-            if way in ways:
-                rows.append(
-                    row(
-                        size,
-                        name,
-                        way,
-                        work,
-                        scored,
-                        pairs,
-                        expected[name],
-                        peak,
-                        repeat,
-                        device,
-                        BF16,
-                    )
-                )
+    expected = {name: in_order(engine._engine, pairs) for name, pairs in prepared.items()}
+
+    def add(
+        name: str, way: str, score: Callable[[Sequence[Pair]], list[float]], share: int = 1,
+        tolerance: float = BF16,
+    ) -> None:  # fmt: skip
+        """Times a way on one of so many pairs of a case, after a look at its scores."""
+        if way not in ways:
+            return
+        pairs = prepared[name][: max(4, len(prepared[name]) // share)]
+        off = float(np.abs(np.subtract(score(pairs), expected[name][: len(pairs)])).max())
+        if not off <= tolerance:
+            print(f"{size}, {name}, {way}: scores are {off:.3g} off", file=sys.stderr)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = timed(lambda: score(pairs), repeat, device)
+        tflops = sum(flop(pair, size) for pair in pairs) / 1e12 / seconds
+        found = {
+            "model": size, "case": name, "way": way, "pairs/s": round(len(pairs) / seconds, 1),
+            "TFLOP/s": round(tflops, 1), "of ceiling": round(tflops / peak, 3),
+            "off": round(off, 4), "agrees": off <= tolerance,
+        }  # fmt: skip
+        if device == "cuda":
+            found["peak GB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        print(json.dumps(found), flush=True)
+        rows.append(found)
+
+    for name in prepared:
+        add(name, "loop", partial(loop, model, head, engine), share=8)
+        add(name, "transformers", partial(in_order, batched), share=2)
+        add(name, "engine", partial(in_order, engine._engine))
     for way, options in (
         ("engine, fused", {"compiled": True}),
         ("engine, fp8, fused", {"compiled": True, "fp8": True}),
@@ -265,59 +262,14 @@ def measure(
             continue
         fast = reranker(model, head, **options)
         if fast.fp8_drift:
-            rows.append(
-                {"model": size, "case": "probe", "way": way, "drift": vars_of(fast.fp8_drift)}
-            )
-        for name, pairs in prepared.items():
-            work = lambda pairs=pairs, fast=fast: in_order(fast._engine, pairs)  # noqa: E731
-            rows.append(
-                row(
-                    size,
-                    name,
-                    way,
-                    work,
-                    len(pairs),
-                    pairs,
-                    expected[name],
-                    peak,
-                    repeat,
-                    device,
-                    FP8 if fast.fp8_drift else BF16,
-                )
-            )
+            drift = asdict(fast.fp8_drift)
+            rows.append({"model": size, "case": "probe", "way": way, "drift": drift})
+        for name in prepared:
+            tolerance = FP8 if fast.fp8_drift else BF16
+            add(name, way, partial(in_order, fast._engine), tolerance=tolerance)
         if "files" in ways and not fast.fp8_drift:
             rows.append(from_files(size, fast, count, repeat, device))
     return rows
-
-
-def vars_of(drift: Any) -> dict[str, float]:
-    """A drift, for JSON."""
-    return {"mean": drift.mean, "largest": drift.largest, "pairs": drift.pairs}
-
-
-def row(
-    size: str, case: str, way: str, work: Callable[[], list[float]], scored: int,
-    pairs: Sequence[Pair], expected: Sequence[float], peak: float, repeat: int, device: str,
-    tolerance: float,
-) -> dict[str, Any]:  # fmt: skip
-    """Times one way, after a look at its scores."""
-    off = float(np.abs(np.subtract(work(), expected[:scored])).max())
-    if not off <= tolerance:
-        print(f"{size}, {case}, {way}: scores are {off:.3g} off", file=sys.stderr)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = timed(work, repeat, device)
-    work_done = sum(flop(pair, size) for pair in pairs[:scored]) / 1e12
-    found = {
-        "model": size, "case": case, "way": way, "pairs/s": round(scored / seconds, 1),
-        "TFLOP/s": round(work_done / seconds, 1),
-        "of ceiling": round(work_done / seconds / peak, 3),
-        "off": round(off, 4), "agrees": off <= tolerance,
-    }  # fmt: skip
-    if device == "cuda":
-        found["peak GB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
-    print(json.dumps(found), flush=True)
-    return found
 
 
 def from_files(

@@ -6,16 +6,20 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from secondglance.errors import MediaError
 from secondglance.rerank import prompt
 
 if TYPE_CHECKING:
     import torch
+
+    from secondglance.rerank.prompt import Integers
 
 READERS = min(16, max(4, os.cpu_count() or 4))
 """Threads that read media side by side."""
@@ -118,3 +122,25 @@ def _windows(
                 window, held, tokens = [], 0, 0
     if window:
         yield window
+
+
+def padded(
+    pairs: Sequence[Pair], pad_id: int, *, skipped: int = 0
+) -> tuple[Integers, Integers, Integers]:
+    """Prompts side by side: ids (pairs, tokens), positions (3, pairs, tokens), lengths (pairs,).
+
+    Padding goes to the right. The model looks back only, so no token ever sees it, and attention
+    needs no mask: the fast causal kernels apply.
+
+    Args:
+        pairs: Of like length, best.
+        pad_id: Token that fills the end of shorter prompts.
+        skipped: Tokens that are left out at the beginning of each.
+    """
+    lengths = np.array([len(pair) - skipped for pair in pairs])
+    ids = np.full((len(pairs), int(lengths.max())), pad_id, dtype=np.int64)
+    positions = np.zeros((3, *ids.shape), dtype=np.int64)
+    for row, (pair, length) in enumerate(zip(pairs, lengths, strict=True)):
+        ids[row, :length] = pair.encoded.ids[skipped:]
+        positions[:, row, :length] = pair.encoded.positions[:, skipped:]
+    return ids, positions, lengths

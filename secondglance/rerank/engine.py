@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +14,7 @@ import torch
 
 from secondglance.errors import MediaError, RerankError
 from secondglance.rerank.answers import answer, failed
-from secondglance.rerank.batching import Pair
+from secondglance.rerank.batching import Pair, padded
 from secondglance.rerank.scheduler import Job, Scheduler
 
 if TYPE_CHECKING:
@@ -28,12 +29,8 @@ logger = logging.getLogger(__name__)
 class Passes(Protocol):
     """A way to run the model."""
 
-    def shares(self, pairs: Sequence[Pair]) -> bool:
-        """Whether it pays to compute what these pairs of one query begin with only once."""
-        ...
-
-    def prefix(self, pairs: Sequence[Pair]) -> Prefix:
-        """What all pairs of one query begin with."""
+    def prefix(self, pairs: Sequence[Pair]) -> Callable[[], Prefix] | None:
+        """What computes the beginning of all pairs of one query; None where that does not pay."""
         ...
 
     def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
@@ -66,23 +63,13 @@ class PlainForward:
         self._pixels = pixels
         self._pad_id = pad_id
 
-    def shares(self, pairs: Sequence[Pair]) -> bool:
-        """Never: each pair is computed as a whole."""
-        return False
-
-    def prefix(self, pairs: Sequence[Pair]) -> Prefix:
-        """Not asked for."""
-        raise NotImplementedError
+    def prefix(self, pairs: Sequence[Pair]) -> None:
+        """Nothing: each pair is computed as a whole."""
 
     @torch.inference_mode()
     def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:
         """logit_yes - logit_no of each pair."""
-        lengths = torch.tensor([len(pair) for pair in pairs])
-        ids = torch.full((len(pairs), int(lengths.max())), self._pad_id)
-        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
-        for row, pair in enumerate(pairs):
-            ids[row, : len(pair)] = torch.from_numpy(pair.encoded.ids)
-            positions[:, row, : len(pair)] = torch.from_numpy(pair.encoded.positions)
+        ids, positions, lengths = (torch.from_numpy(part) for part in padded(pairs, self._pad_id))
         inputs = {"input_ids": ids, "position_ids": positions, **self._pixels(pairs)}
         inputs = {name: value.to(self._head.device) for name, value in inputs.items()}
         hidden = self._model(**inputs, use_cache=False).last_hidden_state
@@ -173,11 +160,12 @@ class Engine:
         return [score for part in self._begin(pairs, tasks[0].prefix) for score in self._end(part)]
 
     def _prefix(self, pairs: Sequence[Pair]) -> Prefix | None:
-        if not self.forward.shares(pairs):
-            return None
         try:
+            compute = self.forward.prefix(pairs)
+            if compute is None:
+                return None
             with self._lock, self._failures():
-                return self.forward.prefix(pairs)
+                return compute()
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return None  # each pair then brings its own
@@ -206,8 +194,16 @@ class Engine:
             values = part.log_odds.tolist()
         return [answer(value) for value in values]
 
-    def _failures(self) -> _Named:
-        return _Named(self._name)
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turns what the model raises into an error that names it."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RerankError(f"{self._name} failed: {type(error).__name__}: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,18 +219,3 @@ def _read(
 ) -> Iterator[tuple[int, PairScore]]:
     for pair, score in zip(pairs, job.result(timeout_s), strict=True):
         yield pair.place, score
-
-
-class _Named:
-    """Turns what the model raises into an error that names it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, torch.OutOfMemoryError):
-            reason = " ".join(str(error).split())[:300]
-            raise RerankError(f"{self._name} failed: {type(error).__name__}: {reason}") from error

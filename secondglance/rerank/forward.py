@@ -9,14 +9,16 @@ last token only, which is all that yes and no are read from.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from secondglance.rerank import layers
+from secondglance.rerank.batching import padded
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -120,15 +122,16 @@ class Forward:
         self._vision_layer = fused(layers.vision_layer)
         self._projected, self._finished = fused(layers.projected), fused(layers.finished)
 
-    def shares(self, pairs: Sequence[Pair]) -> bool:
-        """Whether it pays to compute what these pairs of one query begin with only once."""
-        return common_tokens(pairs, self._pads) * (len(pairs) - 1) >= LEAST_SAVED
+    def prefix(self, pairs: Sequence[Pair]) -> Callable[[], Prefix] | None:
+        """What computes the beginning of all pairs of one query; None where that does not pay."""
+        tokens = common_tokens(pairs, self._pads)
+        if tokens * (len(pairs) - 1) < LEAST_SAVED:
+            return None
+        return partial(self._prefix, pairs[0], tokens)
 
     @torch.inference_mode()
-    def prefix(self, pairs: Sequence[Pair]) -> Prefix:
-        """Computes what all pairs of one query begin with."""
-        tokens = common_tokens(pairs, self._pads)
-        first = pairs[0]
+    def _prefix(self, first: Pair, tokens: int) -> Prefix:
+        """Computes the first tokens of a pair, for all that begin with them."""
         images, videos = first.images[: first.query_images], first.videos[: first.query_videos]
         ids, positions = first.encoded.ids[None, :tokens], first.encoded.positions[:, None, :tokens]
         keys: list[Tensor] = []
@@ -160,14 +163,7 @@ class Forward:
         """
         begin = prefix.tokens if prefix else 0
         skipped = (prefix.images, prefix.videos) if prefix else (0, 0)
-        lengths = np.array([len(pair) - begin for pair in pairs])
-        ids = np.full((len(pairs), int(lengths.max())), self._pad_id, dtype=np.int64)
-        positions = np.zeros((3, *ids.shape), dtype=np.int64)
-        for row, (pair, length) in enumerate(zip(pairs, lengths, strict=True)):
-            # Padding goes to the right. The model looks back only, so no token ever sees it, and
-            # attention needs no mask: the fast causal kernels apply.
-            ids[row, :length] = pair.encoded.ids[begin:]
-            positions[:, row, :length] = pair.encoded.positions[:, begin:]
+        ids, positions, lengths = padded(pairs, self._pad_id, skipped=begin)
         hidden, deep, where = self._embedded(
             ids,
             [image for pair in pairs for image in pair.images[skipped[0] :]],
@@ -252,22 +248,11 @@ class Forward:
 
     def _tower(self, frames: Tensor, height: int, width: int) -> list[Tensor]:
         """(n, 1 or 2, 3, height, width) to tokens, (n, tokens, hidden), then those of deepstack."""
-        visual = self._model.visual
         size = height // layers.PATCH, width // layers.PATCH
         if size not in self._grids:
-            self._grids[size] = layers.grid(visual, *size, self._device)
-        place = self._grids[size]
-        hidden = layers.embed_patches(visual, layers.patches(frames)[:, 0], place)
-        wanted = list(visual.deepstack_visual_indexes)
-        deep = []
-        for number, block in enumerate(visual.blocks):
-            hidden = self._vision_layer(block, hidden, place.cos, place.sin)
-            if number in wanted:
-                deep.append(visual.deepstack_merger_list[wanted.index(number)](hidden))
-        return [
-            merged.view(len(frames), -1, merged.shape[-1])
-            for merged in (visual.merger(hidden), *deep)
-        ]
+            self._grids[size] = layers.grid(self._model.visual, *size, self._device)
+        cut = layers.patches(frames)[:, 0]
+        return layers.tower(self._model.visual, cut, self._grids[size], self._vision_layer)
 
     def _rotation(self, hidden: Tensor, positions: Any) -> tuple[Tensor, Tensor]:
         cos, sin = self._model.language_model.rotary_emb(hidden, self._moved(positions))

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from secondglance.errors import ModelError
+from secondglance.types import Content
 
 FORMAT = torch.float8_e4m3fn
 LARGEST = torch.finfo(FORMAT).max
@@ -109,3 +112,18 @@ def quantise(model: nn.Module, probe: Callable[[], Sequence[float]]) -> Drift:
     torch.cuda.empty_cache()
     moved = [abs(a - b) for a, b in zip(before, probe(), strict=True)]
     return Drift(mean=sum(moved) / len(moved), largest=max(moved), pairs=len(moved))
+
+
+def probe() -> tuple[Content, list[Content]]:
+    """A query and a few candidates of each kind, always the same: for measuring drift."""
+    ramp = np.add.outer(np.arange(256), np.arange(256))
+    pictures = [
+        Image.fromarray(np.stack([ramp * red, ramp * 2, 255 - ramp], -1).astype(np.uint8))
+        for red in range(1, 5)
+    ]
+    documents = [
+        *(Content(images=(picture,)) for picture in pictures),
+        *(Content(texts=(text,)) for text in ("two dogs on a beach", "a red car", "夜晚的城市")),
+        Content(texts=("a caption",), images=tuple(pictures[:2])),
+    ]
+    return Content(texts=("a dog runs along the water",)), documents

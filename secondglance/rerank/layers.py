@@ -7,6 +7,7 @@ the device. The formulas are those of transformers' `modeling_qwen3_vl` (Apache-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,29 @@ def vision_layer(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor
     mixed = F.scaled_dot_product_attention(query, key, value)
     hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(frames, count, width))
     return hidden + block.mlp(block.norm2(hidden))  # type: ignore[no-any-return]
+
+
+def tower(
+    visual: Any, cut: Tensor, place: Grid, run: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """The vision tower: tokens, (frames, tokens, hidden), then what each deepstack layer adds.
+
+    Args:
+        visual: A `Qwen3VLVisionModel`.
+        cut: (frames, patches, 1536).
+        place: Of these patches.
+        run: `vision_layer`, or a compiled one.
+    """
+    hidden = embed_patches(visual, cut, place)
+    wanted = list(visual.deepstack_visual_indexes)
+    deep = []
+    for number, block in enumerate(visual.blocks):
+        hidden = run(block, hidden, place.cos, place.sin)
+        if number in wanted:
+            deep.append(visual.deepstack_merger_list[wanted.index(number)](hidden))
+    return [
+        merged.view(len(cut), -1, merged.shape[-1]) for merged in (visual.merger(hidden), *deep)
+    ]
 
 
 def projected(

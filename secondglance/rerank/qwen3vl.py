@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
 from secondglance.errors import MediaError, ModelError
 from secondglance.rerank import checkpoint, official, prompt
 from secondglance.rerank.answers import failed
@@ -160,7 +157,7 @@ class Qwen3VLReranker:
         self.fp8_drift: eight.Drift | None = None
         if fp8:
             eight.check(self.device, dtype)
-            self.fp8_drift = eight.quantise(self.model, lambda: self.log_odds(*probe()))
+            self.fp8_drift = eight.quantise(self.model, lambda: self.log_odds(*eight.probe()))
 
     @property
     def name(self) -> str:
@@ -298,6 +295,20 @@ class Qwen3VLReranker:
             max_length=self.max_length,
         )
 
+    def _pair(
+        self, place: int, pieces: Sequence[prompt.Piece], query: Side, document: Side
+    ) -> Pair:
+        """A pair of prepared sides; `pieces` are the query's, with the instruction."""
+        return Pair(
+            place=place,
+            encoded=self._encode(pieces, document),
+            images=query.images + document.images,
+            videos=query.videos + document.videos,
+            query_images=len(query.images),
+            query_videos=len(query.videos),
+            query_vision=query.vision_tokens,
+        )
+
     def _score(
         self,
         query: Content,
@@ -317,15 +328,7 @@ class Qwen3VLReranker:
         def pair(place: int) -> Pair | MediaError:
             try:
                 side = self._prepared.get(documents[place], limits)
-                return Pair(
-                    place=place,
-                    encoded=self._encode(pieces, side),
-                    images=query_side.images + side.images,
-                    videos=query_side.videos + side.videos,
-                    query_images=len(query_side.images),
-                    query_videos=len(query_side.videos),
-                    query_vision=query_side.vision_tokens,
-                )
+                return self._pair(place, pieces, query_side, side)
             except MediaError as error:
                 return error
 
@@ -380,18 +383,3 @@ def _auto_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def probe() -> tuple[Content, list[Content]]:
-    """A query and a few candidates of each kind, always the same: for measuring drift."""
-    ramp = np.add.outer(np.arange(256), np.arange(256))
-    pictures = [
-        Image.fromarray(np.stack([ramp * red, ramp * 2, 255 - ramp], -1).astype(np.uint8))
-        for red in range(1, 5)
-    ]
-    documents = [
-        *(Content(images=(picture,)) for picture in pictures),
-        *(Content(texts=(text,)) for text in ("two dogs on a beach", "a red car", "夜晚的城市")),
-        Content(texts=("a caption",), images=tuple(pictures[:2])),
-    ]
-    return Content(texts=("a dog runs along the water",)), documents

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -340,13 +339,6 @@ def test_coarse_limits_leave_a_share_and_respect_the_floors() -> None:
 def test_a_share_is_between_nothing_and_all(share: float) -> None:
     with pytest.raises(InputError, match="above 0 and below 1"):
         coarse_limits(Limits(), share)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[ScoreCache]:
-    cache = ScoreCache(tmp_path / "scores.sqlite", max_mb=1)
-    yield cache
-    cache.close()
 
 
 def test_the_cache_keeps_both_looks_apart(cache: ScoreCache) -> None:

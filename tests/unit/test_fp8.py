@@ -8,8 +8,7 @@ import torch
 from secondglance.errors import ModelError
 from secondglance.pipelines.build import starter_folder
 from secondglance.rerank import Qwen3VLReranker
-from secondglance.rerank.fp8 import Fp8Linear, check, quantise
-from secondglance.rerank.qwen3vl import probe
+from secondglance.rerank.fp8 import Fp8Linear, check, probe, quantise
 from secondglance.scenes.examples import pairs
 from secondglance.scenes.media import content
 from secondglance.scenes.render import Renderer

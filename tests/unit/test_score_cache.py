@@ -7,13 +7,14 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from secondglance.rerank.answers import answer
 from secondglance.rerank.digests import content_digest
 from secondglance.rerank.score_cache import CachedReranker, ScoreCache, counting
 from secondglance.types import Content, PairScore
@@ -45,26 +46,7 @@ class Judge:
         if any(not path.exists() for path in paths):
             return PairScore(score=None, error="no such file")
         self._given += 1
-        return _pair(0.1 * self._given)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[ScoreCache]:
-    cache = ScoreCache(tmp_path / "scores.sqlite", max_mb=1)
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
-    for seed, path in enumerate(paths):
-        picture(seed).save(path)
-    return paths
-
-
-def _pair(log_odds: float) -> PairScore:
-    return PairScore(score=1 / (1 + math.exp(-log_odds)), log_odds=log_odds)
+        return answer(0.1 * self._given)
 
 
 def _images(paths: Sequence[Path]) -> list[Content]:
@@ -100,7 +82,7 @@ def test_scores_outlive_the_process_to_the_last_bit(tmp_path: Path, photos: list
         judge = Judge()
         found = CachedReranker(judge, cache, fingerprint="f").score(QUERY, _images(photos))
         assert [pair.log_odds for pair in found] == [0.1 * n for n in (1, 2, 3)]
-        assert [pair.score for pair in found] == [_pair(0.1 * n).score for n in (1, 2, 3)]
+        assert [pair.score for pair in found] == [answer(0.1 * n).score for n in (1, 2, 3)]
         cache.close()
     assert judge.calls == []
 

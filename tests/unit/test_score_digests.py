@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +23,6 @@ from secondglance.types import Content, VideoClip
 from tests.media import picture
 
 HOUR_NS = 3600 * 10**9
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[ScoreCache]:
-    cache = ScoreCache(tmp_path / "scores.sqlite", max_mb=1)
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
-    for seed, path in enumerate(paths):
-        picture(seed).save(path)
-    return paths
 
 
 class Memo:

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from secondglance.rerank import score_file
+from secondglance.rerank.answers import answer
 from secondglance.rerank.digests import FileIdentity
 from secondglance.rerank.score_cache import ScoreCache
-from secondglance.types import PairScore
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[ScoreCache]:
-    cache = ScoreCache(tmp_path / "scores.sqlite", max_mb=1)
-    yield cache
-    cache.close()
-
-
-def _pair(log_odds: float) -> PairScore:
-    return PairScore(score=1 / (1 + math.exp(-log_odds)), log_odds=log_odds)
 
 
 def test_the_file_stays_within_its_bound_and_old_scores_go_first(
@@ -36,12 +24,12 @@ def test_the_file_stays_within_its_bound_and_old_scores_go_first(
 ) -> None:
     monkeypatch.setattr(score_file, "USE_NOTED_NS", 0)
     old = [secrets.token_bytes(32) for _ in range(20)]
-    cache.put(dict.fromkeys(old, _pair(1.0)))
+    cache.put(dict.fromkeys(old, answer(1.0)))
     used, unused = old[:10], old[10:]
     last: list[bytes] = []
     for round_ in range(50):
         last = [secrets.token_bytes(32) for _ in range(600)]
-        cache.put(dict.fromkeys(last, _pair(2.0)))
+        cache.put(dict.fromkeys(last, answer(2.0)))
         for name in range(20):
             path = f"/{'folder/' * 10}{round_}-{name}"
             cache.keep_file_hash(FileIdentity(path=path, size=1, mtime_ns=1, ctime_ns=1), "0" * 64)
@@ -55,13 +43,13 @@ def test_a_lower_bound_makes_a_large_file_small(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     large = ScoreCache(path, max_mb=8)
     for _ in range(10):
-        large.put({secrets.token_bytes(32): _pair(1.0) for _ in range(4000)})
+        large.put({secrets.token_bytes(32): answer(1.0) for _ in range(4000)})
     large.close()
     assert path.stat().st_size > 2 << 20
     small = ScoreCache(path, max_mb=1)
-    small.put({b"new": _pair(3.0)})
+    small.put({b"new": answer(3.0)})
     assert path.stat().st_size <= 1 << 20
-    assert small.get([b"new"]) == {b"new": _pair(3.0)}
+    assert small.get([b"new"]) == {b"new": answer(3.0)}
     small.close()
 
 
@@ -98,14 +86,14 @@ def test_a_damaged_file_is_moved_aside_with_one_warning(
     keys = [secrets.token_bytes(32) for _ in range(500)]
     for _ in range(2):  # the second time over what was moved aside before
         cache = ScoreCache(path, max_mb=1)
-        cache.put(dict.fromkeys(keys, _pair(1.0)))
+        cache.put(dict.fromkeys(keys, answer(1.0)))
         cache.close()
         damage(path)
         caplog.clear()
         healed = ScoreCache(path, max_mb=1)
         assert healed.get(keys) == {}
-        healed.put({keys[0]: _pair(2.0)})
-        assert healed.get(keys) == {keys[0]: _pair(2.0)}
+        healed.put({keys[0]: answer(2.0)})
+        assert healed.get(keys) == {keys[0]: answer(2.0)}
         healed.close()
         [record] = caplog.records
         assert record.levelno == logging.WARNING
@@ -117,17 +105,17 @@ def test_damage_under_an_open_file_is_survived(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     keys = [secrets.token_bytes(32) for _ in range(2000)]
     caches = [ScoreCache(path, max_mb=1) for _ in range(2)]
-    caches[0].put(dict.fromkeys(keys, _pair(1.0)))
+    caches[0].put(dict.fromkeys(keys, answer(1.0)))
     assert len(caches[1].get(keys)) == len(keys)
     for cache in caches:
         cache._disconnect()
     _holes(path)
     for number, cache in enumerate(caches):
         cache.get(keys)
-        cache.put({keys[number]: _pair(3.0 + number)})
+        cache.put({keys[number]: answer(3.0 + number)})
     # The second finds the file that the first has made, and leaves it there.
     for cache in caches:
-        assert cache.get(keys) == {keys[0]: _pair(3.0), keys[1]: _pair(4.0)}
+        assert cache.get(keys) == {keys[0]: answer(3.0), keys[1]: answer(4.0)}
         cache.close()
 
 
@@ -208,8 +196,8 @@ def test_several_threads_share_one_cache(cache: ScoreCache) -> None:
         found = 0
         for number in range(100):
             key = b"%d-%d" % (mine, number)
-            cache.put({key: _pair(number)})
-            found += cache.get([key]) == {key: _pair(number)}
+            cache.put({key: answer(number)})
+            found += cache.get([key]) == {key: answer(number)}
         return found
 
     with ThreadPoolExecutor(8) as threads:
@@ -217,8 +205,8 @@ def test_several_threads_share_one_cache(cache: ScoreCache) -> None:
 
 
 def test_after_closing_nothing_is_found_and_nothing_fails(cache: ScoreCache) -> None:
-    cache.put({b"k": _pair(1.0)})
+    cache.put({b"k": answer(1.0)})
     cache.close()
     cache.close()
-    cache.put({b"l": _pair(1.0)})
+    cache.put({b"l": answer(1.0)})
     assert cache.get([b"k", b"l"]) == {}

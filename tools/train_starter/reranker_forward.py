@@ -78,17 +78,10 @@ class Forward(torch.nn.Module):
         size = height // layers.PATCH, width // layers.PATCH
         if size not in self._grids:
             self._grids[size] = layers.grid(visual, *size, cut.device)
-        place = self._grids[size]
-        hidden = layers.embed_patches(visual, cut.reshape(batch * times, count, -1), place)
-        deep = []
-        wanted = list(visual.deepstack_visual_indexes)
         run, _ = self._trained if torch.is_grad_enabled() else self._layers
-        for number, block in enumerate(visual.blocks):
-            hidden = run(block, hidden, place.cos, place.sin)
-            if number in wanted:
-                merger = visual.deepstack_merger_list[wanted.index(number)]
-                deep.append(merger(hidden).view(batch, times * count // 4, -1))
-        return Seen(visual.merger(hidden).view(batch, times * count // 4, -1), tuple(deep))
+        parts = layers.tower(visual, cut.reshape(batch * times, count, -1), self._grids[size], run)
+        tokens, *deep = (part.view(batch, times * count // 4, -1) for part in parts)
+        return Seen(tokens, tuple(deep))
 
     def read(
         self, ids: Tensor, positions: Tensor, seen: Seen | None, spots: Tensor | None
