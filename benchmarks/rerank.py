@@ -30,8 +30,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from secondglance.rerank import Qwen3VLReranker, checkpoint
 from secondglance.rerank.batching import Pair
-from secondglance.rerank.engine import Engine, PlainForward
+from secondglance.rerank.engine import Engine
 from secondglance.rerank.preprocess import prepare
+from secondglance.rerank.replica import PlainForward, model_pixels
 from secondglance.types import Content, VideoClip
 
 TEXT = {
@@ -197,7 +198,7 @@ def loop(
         inputs = {
             "input_ids": torch.from_numpy(pair.encoded.ids)[None],
             "position_ids": torch.from_numpy(pair.encoded.positions)[:, None],
-            **engine._pixels([pair]),
+            **model_pixels(engine.processor, [pair]),
         }
         inputs = {name: value.to(head.device) for name, value in inputs.items()}
         with torch.no_grad():
@@ -219,8 +220,8 @@ def measure(
     model, head = random_model(size, device)
     peak = ceiling(device)
     engine = reranker(model, head)
-    plain = PlainForward(model, head, pixels=engine._pixels, pad_id=0)
-    batched = Engine(plain, name="plain", device=head.device, batch_tokens=engine.batch_tokens)
+    plain = PlainForward(model, head, processor=engine.processor, pad_id=0)
+    batched = Engine([plain], name="plain", batch_tokens=engine.batch_tokens)
     rows: list[dict[str, Any]] = []
     prepared = {name: pairs_of(engine, *case) for name, case in cases(count).items()}
     expected = {name: in_order(engine._engine, pairs) for name, pairs in prepared.items()}

@@ -92,7 +92,12 @@ class RerankSettings(_Section):
     max_frames: int = Field(default=64, ge=1, description="of a clip")
     max_length: int = Field(default=10_240, ge=256, description="tokens of a pair")
     batch_tokens: int | None = Field(
-        default=None, ge=1, description="tokens scored at once; none: 32,768 on CUDA, else 8,192"
+        default=None,
+        ge=1,
+        description="tokens scored at once; none: 32,768 on CUDA (or what fits), else 8,192",
+    )
+    replicas: int = Field(
+        default=1, ge=0, description="GPUs that share the work, each with the model; 0: all"
     )
     instruction: str | None = Field(default=None, description="replaces the official instruction")
     score_cache_mb: int = Field(

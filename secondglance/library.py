@@ -158,6 +158,19 @@ class Library:
             group=group,
         )
 
+    def load(self) -> None:
+        """Loads both models now, so that the first search does not wait for them.
+
+        Raises:
+            ModelError: A checkpoint cannot be found, fetched or loaded.
+        """
+        self._parts.embedder()
+        self._parts.reranker()
+
+    def unload(self) -> None:
+        """Frees the memory of both models, after what they work on; the next search loads them."""
+        self._parts.unload()
+
     def status(self) -> dict[str, Any]:
         """What the library holds and how it is set up; opens no model."""
         catalog = self._parts.catalog

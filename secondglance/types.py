@@ -125,11 +125,14 @@ class PairScore:
         score: Probability of relevance in 0..1; None if the candidate could not be scored.
         log_odds: logit_yes - logit_no; None if the candidate could not be scored.
         error: Why there is no score; None if there is one.
+        reduced: Share of the usual pixels it was scored with, where more did not fit in memory;
+            None where all were.
     """
 
     score: float | None
     log_odds: float | None = None
     error: str | None = None
+    reduced: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

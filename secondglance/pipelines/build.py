@@ -34,6 +34,7 @@ ALIKE_FOR_SCORES = {
     "revision",
     "sha256",
     "batch_tokens",
+    "replicas",
     "score_cache_mb",
     "pixel_cache_mb",
 }
@@ -85,6 +86,18 @@ class Parts:
     def reranker(self) -> Reranker:
         """The second pass."""
         return self._once(lambda: self._reranker)
+
+    def unload(self) -> None:
+        """Frees the memory of both models; the next use loads them again."""
+        with self._making:
+            self.__dict__.pop("_embedder", None)
+            reranker = self.__dict__.pop("_reranker", None)
+            inner = getattr(reranker, "inner", reranker)
+            if hasattr(inner, "close"):
+                inner.close()
+            if self._scores is not None:
+                self._scores.close()
+                self._scores = None
 
     def _once(self, make: Callable[[], T]) -> T:
         # Two threads that search a fresh library must not load a model twice.
@@ -209,6 +222,7 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         revision=settings.revision,
         sha256=settings.sha256 or shipped_sha256(settings.model, "reranker"),
         batch_tokens=settings.batch_tokens,
+        replicas=settings.replicas,
         compiled=settings.compiled,
         fp8=settings.fp8,
         pixel_cache_mb=settings.pixel_cache_mb,

@@ -59,12 +59,12 @@ def rerank(
     documents = [_document(candidate) for candidate in candidates]
     if budget_ms is None:
         scores = reranker.score(wanted, documents, instruction=query.instruction)
-        return SecondPass(scores=[*scores])
+        return SecondPass(scores=[*scores], warnings=_reduced(scores))
     found = Cascade(reranker).score(
         wanted, documents, instruction=query.instruction, budget_ms=budget_ms
     )
     warnings = (_shortfall(found, budget_ms),) if found.used_up else ()
-    return SecondPass(scores=[*found.scores], warnings=warnings)
+    return SecondPass(scores=[*found.scores], warnings=(*warnings, *_reduced(found.scores)))
 
 
 class _ButNot:
@@ -93,7 +93,9 @@ class _ButNot:
 def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
     if wanted.score is None or unwanted.score is None:
         return wanted if wanted.score is None else unwanted
-    return PairScore(score=wanted.score * (1 - unwanted.score))
+    shares = [pair.reduced for pair in (wanted, unwanted) if pair.reduced is not None]
+    score = wanted.score * (1 - unwanted.score)
+    return PairScore(score=score, reduced=min(shares, default=None))
 
 
 def _document(candidate: Candidate) -> Content:
@@ -105,6 +107,18 @@ def _document(candidate: Candidate) -> Content:
         start, end = float(payload["start_s"]), float(payload["end_s"])
         return Content(videos=(VideoClip(path=path, start_s=start, end_s=end),))
     return Content(texts=(str(payload.get("text", "")),))
+
+
+def _reduced(scores: Sequence[PairScore | None]) -> tuple[str, ...]:
+    """What did not fit in memory as it is, in plain words."""
+    shares = [score.reduced for score in scores if score and score.reduced is not None]
+    if not shares:
+        return ()
+    return (
+        f"{len(shares)} of {len(scores)} candidates did not fit in memory at full size and were "
+        f"scored with fewer pixels ({min(shares):.0%} at least): lower rerank.max_pixels, or take "
+        "a smaller model",
+    )
 
 
 def _shortfall(found: CascadeResult, budget_ms: float) -> str:

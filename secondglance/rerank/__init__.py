@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from secondglance.rerank.pool import ModelPool
+
 if TYPE_CHECKING:
     from secondglance.rerank.qwen3vl import Qwen3VLReranker
 
-__all__ = ["Qwen3VLReranker"]
+__all__ = ["ModelPool", "Qwen3VLReranker"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,10 @@ from secondglance.errors import MediaError
 from secondglance.types import PairScore
 
 
+class TooLarge(PairScore):
+    """No score, for the pair does not fit in the device's memory."""
+
+
 def answer(log_odds: float) -> PairScore:
     """A score of log-odds; an error where they are not finite."""
     if not math.isfinite(log_odds):

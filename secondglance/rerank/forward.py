@@ -9,9 +9,8 @@ last token only, which is all that yes and no are read from.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +20,12 @@ from secondglance.rerank import layers
 from secondglance.rerank.batching import padded
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from torch import Tensor
 
     from secondglance.rerank.batching import Pair
 
 VISION_PATCHES = 1 << 16
 """Patches that go through the vision tower at once."""
-LEAST_SAVED = 256
-"""Tokens that sharing must save before it pays; fewer are better off in batches with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +38,6 @@ class Prefix:
         videos: Clips among them.
         keys: For each layer, (1, heads, tokens, width).
         values: The same shapes.
-        ids: (tokens,): which tokens.
-        pads: Tokens that stand for pictures.
     """
 
     tokens: int
@@ -51,13 +45,6 @@ class Prefix:
     videos: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
-    ids: npt.NDArray[np.int64]
-    pads: tuple[int, int]
-
-    def begins(self, pairs: Sequence[Pair]) -> bool:
-        """Whether other pairs of the same query begin with it, too."""
-        alike = np.array_equal(pairs[0].encoded.ids[: self.tokens], self.ids)
-        return alike and common_tokens(pairs, self.pads) >= self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +109,17 @@ class Forward:
         self._vision_layer = fused(layers.vision_layer)
         self._projected, self._finished = fused(layers.projected), fused(layers.finished)
 
-    def prefix(self, pairs: Sequence[Pair]) -> Callable[[], Prefix] | None:
-        """What computes the beginning of all pairs of one query; None where that does not pay."""
-        tokens = common_tokens(pairs, self._pads)
-        if tokens * (len(pairs) - 1) < LEAST_SAVED:
-            return None
-        return partial(self._prefix, pairs[0], tokens)
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    def common(self, pairs: Sequence[Pair]) -> int:
+        """Tokens that all pairs of one query begin with."""
+        return common_tokens(pairs, self._pads)
 
     @torch.inference_mode()
-    def _prefix(self, first: Pair, tokens: int) -> Prefix:
+    def begin(self, first: Pair, tokens: int) -> Prefix:
         """Computes the first tokens of a pair, for all that begin with them."""
         images, videos = first.images[: first.query_images], first.videos[: first.query_videos]
         ids, positions = first.encoded.ids[None, :tokens], first.encoded.positions[:, None, :tokens]
@@ -147,9 +136,7 @@ class Forward:
                 mixed = layers.attended(query, key, value)
                 hidden = self._finished(layer, hidden, mixed)
                 hidden = _deepened(hidden, deep, where, number)
-        return Prefix(
-            tokens, len(images), len(videos), tuple(keys), tuple(values), ids[0], self._pads
-        )
+        return Prefix(tokens, len(images), len(videos), tuple(keys), tuple(values))
 
     @torch.inference_mode()
     def log_odds(self, pairs: Sequence[Pair], prefix: Prefix | None = None) -> Tensor:

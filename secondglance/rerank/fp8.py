@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -90,20 +91,20 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-def quantise(model: nn.Module, probe: Callable[[], Sequence[float]]) -> Drift:
+def quantise(models: Sequence[nn.Module], probe: Callable[[], Sequence[float]]) -> Drift:
     """Turns the layers' matrices into 8 bits, in place.
 
     Args:
-        model: A `Qwen3VLModel`.
+        models: Each a `Qwen3VLModel`.
         probe: Scores a few pairs.
 
     Returns:
         How far the probe's log-odds moved.
     """
     before = probe()
-    parts = (model.visual.blocks, model.language_model.layers)  # type: ignore[union-attr]
-    for part in parts:
-        for parent in list(part.modules()):  # type: ignore[union-attr]
+    for model in cast("Sequence[Any]", models):
+        inner = [*model.visual.blocks.modules(), *model.language_model.layers.modules()]
+        for parent in inner:
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Linear) and not (
                     child.in_features % STEP or child.out_features % STEP

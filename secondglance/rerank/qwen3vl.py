@@ -6,17 +6,20 @@ for a pair, and the probability that the next token is "yes" rather than "no".
 
 from __future__ import annotations
 
+import gc
+import logging
 import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondglance.errors import MediaError, ModelError
-from secondglance.rerank import checkpoint, official, prompt
-from secondglance.rerank.answers import failed
+from secondglance.errors import MediaError
+from secondglance.rerank import checkpoint, official, options, prompt
+from secondglance.rerank.answers import TooLarge, failed
 from secondglance.rerank.batching import Pair, windows
 from secondglance.rerank.coarse import CoarseReranker, coarse_limits
 from secondglance.rerank.limits import (
@@ -36,8 +39,13 @@ if TYPE_CHECKING:
 
     from secondglance.rerank import fp8 as eight
 
-BATCH_TOKENS = {"cuda": 32_768}
+logger = logging.getLogger(__name__)
+
+BATCH_TOKENS = 32_768
+"""On CUDA, memory permitting."""
 BATCH_TOKENS_ELSEWHERE = 8_192
+REDUCTION = 0.5
+"""Share of the pixels that is tried next for a candidate that does not fit in memory."""
 WINDOW_BATCHES = 2
 """Batches of candidates among which those of like length are looked for."""
 
@@ -57,8 +65,9 @@ class Qwen3VLReranker:
         device: None takes CUDA, then MPS, then the CPU.
         revision: Hub revision to pin.
         sha256: Expected hash of `model.safetensors`.
-        batch_tokens: Tokens of a batch, padding included; None takes 32,768 on CUDA, 8,192
-            elsewhere. Halved for a batch that does not fit in the device's memory.
+        batch_tokens: Tokens of a batch, padding included; None takes 32,768 on CUDA, or what its
+            free memory allows, and 8,192 elsewhere. Lowered when a batch does not fit.
+        replicas: GPUs that share the work, from `device` on, each with the whole model; 0: all.
         compiled: Fuse each layer's operations (torch.compile): faster, after a minute or more at
             the first batches.
         fp8: Compute the layers' matrices in 8 bits: faster on GPUs that have it. `fp8_drift`
@@ -90,6 +99,7 @@ class Qwen3VLReranker:
         revision: str | None = None,
         sha256: str | None = None,
         batch_tokens: int | None = None,
+        replicas: int = 1,
         compiled: bool = False,
         fp8: bool = False,
         pixel_cache_mb: int = 0,
@@ -98,7 +108,7 @@ class Qwen3VLReranker:
         token: str | bool | None = None,
         **kwargs: Any,
     ) -> None:
-        _reject_unsafe(kwargs)
+        options.reject_unsafe(kwargs)
         self._name = str(model_name_or_path)
         folder = checkpoint.find(
             self._name,
@@ -112,8 +122,9 @@ class Qwen3VLReranker:
         import torch
 
         from secondglance.rerank import fp8 as eight
-        from secondglance.rerank.engine import Engine, PlainForward
+        from secondglance.rerank.engine import Engine
         from secondglance.rerank.forward import Forward, Normaliser
+        from secondglance.rerank.replica import PlainForward
 
         self.max_length = max_length
         self.min_pixels = min_pixels
@@ -122,47 +133,72 @@ class Qwen3VLReranker:
         self.fps = fps
         self.max_frames = max_frames
         self.default_instruction = default_instruction
-        chosen = torch.device(_auto_device() if device in (None, "auto") else device)
-        default = torch.bfloat16 if chosen.type == "cuda" else torch.float32
+        devices = options.devices(device, replicas)
+        default = torch.bfloat16 if devices[0].type == "cuda" else torch.float32
         dtype = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or default
-        loaded = checkpoint.load(folder, device=chosen, options={"dtype": dtype, **kwargs})
-        self.model = loaded.model
-        self.processor = loaded.processor
+        own_kernels = options.own_kernels(kwargs)
+        loaded = [
+            checkpoint.load(folder, device=chosen, options={"dtype": dtype, **kwargs})
+            for chosen in devices
+        ]
+        self.model = loaded[0].model
+        self.processor = loaded[0].processor
         # None would make transformers warn; frames are resized before they get there.
         self.processor.video_processor.cap_pixels_per_frame = False
-        self.device = loaded.head.device
+        self.device = loaded[0].head.device
         spread = len(set((getattr(self.model, "hf_device_map", None) or {}).values())) > 1
-        forward: Forward | PlainForward
-        if spread or "attn_implementation" in kwargs:
-            forward = PlainForward(
-                loaded.model, loaded.head, pixels=self._pixels, pad_id=loaded.pad_id
-            )
-        else:
-            forward = Forward(
-                loaded.model,
-                loaded.head,
-                pad_id=loaded.pad_id,
+
+        def forward(part: checkpoint.Checkpoint) -> Forward | PlainForward:
+            if spread or not own_kernels:
+                return PlainForward(
+                    part.model, part.head, processor=self.processor, pad_id=part.pad_id
+                )
+            return Forward(
+                part.model,
+                part.head,
+                pad_id=part.pad_id,
                 image_normaliser=Normaliser.of(self.processor.image_processor),
                 video_normaliser=Normaliser.of(self.processor.video_processor),
                 compiled=compiled,
             )
-        tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
+
         self._engine = Engine(
-            forward, name=self._name, device=self.device, batch_tokens=batch_tokens or tokens
+            [forward(part) for part in loaded],
+            name=self._name,
+            batch_tokens=batch_tokens or self._fitting_tokens(),
         )
-        self._special_ids = loaded.special_ids
+        self._special_ids = loaded[0].special_ids
         self._tokenizer = self.processor.tokenizer.backend_tokenizer
         self._tokenizer.encode_special_tokens = True  # plain text holds no control tokens
         self._prepared = PixelCache(pixel_cache_mb << 20)
         self.fp8_drift: eight.Drift | None = None
         if fp8:
             eight.check(self.device, dtype)
-            self.fp8_drift = eight.quantise(self.model, lambda: self.log_odds(*eight.probe()))
+            models = [part.model for part in loaded]
+            self.fp8_drift = eight.quantise(models, lambda: self.log_odds(*eight.probe()))
 
     @property
     def name(self) -> str:
         """The hub id or folder that was asked for."""
         return self._name
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the model takes on each device, without the batches it works on; 0 when closed."""
+        from secondglance.rerank.memory import model_bytes
+
+        return 0 if self.model is None else model_bytes(self.model)
+
+    def close(self) -> None:
+        """Frees the model's memory, after the batches that run. Scoring then raises RerankError."""
+        import torch
+
+        self._engine.close()
+        self.model = None
+        self._prepared = PixelCache(0)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def batch_tokens(self) -> int:
@@ -185,8 +221,9 @@ class Qwen3VLReranker:
 
         May be called from several threads: their pairs then share batches.
 
-        `score` is sigmoid(`log_odds`). A document that cannot be read, or does not fit, has an
-        `error` instead.
+        `score` is sigmoid(`log_odds`). A document that cannot be read has an `error` instead. One
+        that does not fit in the device's memory is scored with fewer pixels, and says so
+        (`reduced`).
 
         Args:
             query: What is looked for.
@@ -295,15 +332,31 @@ class Qwen3VLReranker:
             max_length=self.max_length,
         )
 
+    def _fitting_tokens(self) -> int:
+        import torch
+
+        from secondglance.rerank.memory import fitting_tokens
+
+        if self.device.type != "cuda":
+            return BATCH_TOKENS_ELSEWHERE
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        return fitting_tokens(
+            self.model.config, self.model.dtype.itemsize, free_bytes=free_bytes, most=BATCH_TOKENS
+        )
+
     def _pair(
         self, place: int, pieces: Sequence[prompt.Piece], query: Side, document: Side
     ) -> Pair:
         """A pair of prepared sides; `pieces` are the query's, with the instruction."""
+        images, videos = document.images, document.videos
+        if self.device.type == "cuda":  # from there they go to the GPU while it works
+            images = tuple(pixels.pin_memory() for pixels in images)
+            videos = tuple(pixels.pin_memory() for pixels in videos)
         return Pair(
             place=place,
             encoded=self._encode(pieces, document),
-            images=query.images + document.images,
-            videos=query.videos + document.videos,
+            images=query.images + images,
+            videos=query.videos + videos,
             query_images=len(query.images),
             query_videos=len(query.videos),
             query_vision=query.vision_tokens,
@@ -345,41 +398,23 @@ class Qwen3VLReranker:
 
         for place, answer in self._engine.answers(ready(), timeout_s=timeout_s):
             results[place] = answer
+        large = [place for place, result in enumerate(results) if isinstance(result, TooLarge)]
+        smaller = coarse_limits(limits, REDUCTION)
+        if large and smaller != limits:
+            again = [documents[place] for place in large]
+            found = self._score(query, again, instruction, smaller, timeout_s)
+            for place, result in zip(large, found, strict=True):
+                results[place] = self._noted(result, smaller)
         return [result for result in results if result is not None]
 
-    def _pixels(self, batch: Sequence[Pair]) -> dict[str, torch.Tensor]:
-        """Normalised patches of every image and video of a batch, in order of appearance."""
-        images = [image for pair in batch for image in pair.images]
-        videos = [video for pair in batch for video in pair.videos]
-        inputs: dict[str, torch.Tensor] = {}
-        if images:
-            inputs |= self.processor.image_processor(
-                images=images, do_resize=False, return_tensors="pt"
-            )
-        if videos:
-            made = self.processor.video_processor(
-                videos=videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
-            )
-            inputs |= {name: made[name] for name in ("pixel_values_videos", "video_grid_thw")}
-        return inputs
-
-
-def _reject_unsafe(kwargs: dict[str, Any]) -> None:
-    if kwargs.pop("trust_remote_code", False):
-        raise ModelError(
-            "trust_remote_code=True: code from checkpoints is never run",
-            remedy="leave the argument out; Qwen3-VL is part of transformers",
+    def _noted(self, result: PairScore, limits: Limits) -> PairScore:
+        """Says with which share of the pixels a pair was scored, if it was."""
+        if result.score is None or result.reduced is not None:
+            return result
+        share = limits.total_pixels / self.total_pixels
+        logger.warning(
+            "a candidate was scored with %.0f%% of its pixels: more do not fit in the memory of %s",
+            100 * share,
+            self.device,
         )
-    if not kwargs.pop("use_safetensors", True):
-        raise ModelError(
-            "use_safetensors=False: pickled weights are never loaded",
-            remedy="leave the argument out, and convert the checkpoint to safetensors",
-        )
-
-
-def _auto_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        return replace(result, reduced=share)

@@ -28,6 +28,8 @@ Runner: TypeAlias = Callable[[Sequence[Any]], list[PairScore]]
 
 WAIT_MS = 2.0
 """Longest that an idle device waits for others to fill a batch."""
+SMALLEST_TOKENS = 8_192
+"""Several devices share what waits in batches no smaller than this, on which they work well."""
 LIKENESS = 2
 """Pairs longer than 1/2 of a batch's longest join it first: less than half of it is padding."""
 
@@ -121,7 +123,12 @@ class Scheduler:
     """
 
     def __init__(
-        self, runners: Sequence[Runner], *, batch_tokens: int, wait_ms: float = WAIT_MS
+        self,
+        runners: Sequence[Runner],
+        *,
+        batch_tokens: int,
+        wait_ms: float = WAIT_MS,
+        devices: int | None = None,
     ) -> None:
         if not runners:
             raise InputError("no runners", remedy="give one for each device")
@@ -129,8 +136,13 @@ class Scheduler:
             raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1")
         if not 0 <= wait_ms < float("inf"):
             raise InputError(f"wait_ms is {wait_ms}; it must be 0 or more, and finite")
-        self._runners = tuple(runners)
-        self._queue = _Queue(len(runners), batch_tokens=batch_tokens, wait_s=wait_ms / 1000)
+        self._runners: tuple[Runner, ...] = tuple(runners)
+        self._queue = _Queue(
+            len(runners),
+            devices=devices or len(runners),
+            batch_tokens=batch_tokens,
+            wait_s=wait_ms / 1000,
+        )
         self._threads: list[threading.Thread] = []
         self._finalizer = weakref.finalize(self, self._queue.stop)
 
@@ -190,6 +202,7 @@ class Scheduler:
             if thread is not threading.current_thread():
                 left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
                 thread.join(left_s)
+        self._runners = ()  # and with them the models
 
     def _start(self) -> None:
         while len(self._threads) < len(self._runners):
@@ -220,13 +233,24 @@ class _Lane:
         self.jobs: deque[Job] = deque()
         self.due_s = due_s
 
-    def room(self, batch_tokens: int) -> int:
-        """Pairs in the next batch, at most: as long as its longest, times their number, fits."""
-        _, longest = self.jobs[0]._waiting[-1]
-        return max(1, batch_tokens // max(1, len(longest)))
+    def room(self, batch_tokens: int, devices: int) -> int:
+        """Pairs in the next batch, at most: as long as its longest, times their number, fits.
+
+        With several devices it is no more than one's share of what waits (guided self-scheduling,
+        Polychronopoulos and Kuck 1987), so that none stands idle while another works for long.
+        """
+        longest = max(1, len(self.jobs[0]._waiting[-1][1]))
+        most = batch_tokens // longest
+        if devices > 1:
+            share = -(-self._count() // devices)
+            most = min(most, max(share, SMALLEST_TOKENS // longest))
+        return max(1, most)
 
     def fills(self, room: int) -> bool:
-        return sum(len(job._waiting) for job in self.jobs) >= room
+        return self._count() >= room
+
+    def _count(self) -> int:
+        return sum(len(job._waiting) for job in self.jobs)
 
     def form(self, room: int) -> list[_Pick]:
         """Takes a batch out of the lane, longest first, and ends the first job's turn."""
@@ -249,8 +273,9 @@ class _Lane:
 class _Queue:
     """What the workers share. Holds no runner, and no scheduler but through waiting jobs."""
 
-    def __init__(self, workers: int, *, batch_tokens: int, wait_s: float) -> None:
+    def __init__(self, workers: int, *, devices: int, batch_tokens: int, wait_s: float) -> None:
         self.lock = threading.Lock()
+        self._devices = devices
         self.batch_tokens = batch_tokens
         self._wait_s = wait_s
         self._lanes: OrderedDict[Hashable, _Lane] = OrderedDict()
@@ -296,7 +321,7 @@ class _Queue:
         """A batch of the first lane that is full or has waited; empty if none has."""
         now_s = time.monotonic()
         for key, lane in self._lanes.items():
-            room = lane.room(self.batch_tokens)
+            room = lane.room(self.batch_tokens, self._devices)
             if lane.due_s <= now_s or lane.fills(room):
                 batch = lane.form(room)
                 self._lanes.move_to_end(key)

@@ -234,7 +234,8 @@ class CachedReranker:
         """One score a document, in the order given.
 
         What cannot be read is left to the reranker, which says why. A score is kept unless it
-        failed, or a file of the pair changed meanwhile.
+        failed, was made with fewer pixels for lack of memory, or a file of the pair changed
+        meanwhile.
 
         Raises:
             MediaError: The query cannot be read.
@@ -303,6 +304,7 @@ def _file_hash(db: sqlite3.Connection, identity: FileIdentity) -> str | None:
 def _is_good(pair: PairScore) -> bool:
     return (
         pair.error is None
+        and pair.reduced is None
         and pair.score is not None
         and math.isfinite(pair.score)
         and (pair.log_odds is None or math.isfinite(pair.log_odds))

@@ -16,8 +16,8 @@ from PIL import Image
 from secondglance.errors import ModelError, RerankError
 from secondglance.pipelines.build import starter_folder
 from secondglance.rerank import Qwen3VLReranker
-from secondglance.rerank.engine import PlainForward
 from secondglance.rerank.forward import Forward
+from secondglance.rerank.replica import PlainForward
 from secondglance.types import Content, VideoClip
 from tests.media import picture
 
@@ -161,10 +161,10 @@ def test_running_out_of_memory_while_sharing_costs_no_score(
 ) -> None:
     expected = reranker.log_odds(QUERIES["picture"], DOCUMENTS)
 
-    def full(pairs: Sequence[Any]) -> None:
+    def full(first: Any, tokens: int) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(reranker._engine.forward, "prefix", full)
+    monkeypatch.setattr(reranker._engine.forward, "begin", full)
     assert reranker.log_odds(QUERIES["picture"], DOCUMENTS) == pytest.approx(
         expected, abs=TOLERANCE
     )

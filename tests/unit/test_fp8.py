@@ -50,7 +50,7 @@ def test_a_trained_model_keeps_its_answers() -> None:
         return [reranker.log_odds(query, [document])[0] for query, document in asked]
 
     before = scores()
-    drift = quantise(reranker.model, lambda: reranker.log_odds(*probe()))
+    drift = quantise([reranker.model], lambda: reranker.log_odds(*probe()))
     layers = [part for part in reranker.model.modules() if isinstance(part, Fp8Linear)]
     assert len(layers) > 50
     assert drift.pairs == 8
