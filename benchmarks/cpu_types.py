@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from secondglance.pipelines.build import starter_folder
+import secondglance
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.scenes.examples import pairs
 from secondglance.scenes.media import content
 from secondglance.scenes.render import Renderer
+
+STARTER = Path(secondglance.__file__).parent / "models" / "starter" / "reranker"
 
 
 def flags() -> list[str]:
@@ -36,7 +39,7 @@ def flags() -> list[str]:
 
 def eight_bits() -> Qwen3VLReranker:
     """Linear layers with 8-bit weights, activations quantised as they come."""
-    reranker = Qwen3VLReranker(starter_folder("reranker"), device="cpu")
+    reranker = Qwen3VLReranker(STARTER, device="cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for part in (reranker.model.visual.blocks, reranker.model.language_model.layers):
@@ -62,15 +65,13 @@ def main() -> None:
     query, documents = asked[0][0], [document for _, document in asked]
 
     def plain(dtype: torch.dtype) -> Callable[[], Qwen3VLReranker]:
-        return lambda: Qwen3VLReranker(starter_folder("reranker"), device="cpu", dtype=dtype)
+        return lambda: Qwen3VLReranker(STARTER, device="cpu", dtype=dtype)
 
     ways: dict[str, Callable[[], Qwen3VLReranker]] = {
         "float32": plain(torch.float32), "bfloat16": plain(torch.bfloat16), "int8": eight_bits,
     }  # fmt: skip
     models = {name: make() for name, make in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    import time
-
     odds: dict[str, list[float]] = {}
     for _ in range(options.repeat + 1):
         for name, model in models.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from secondglance.pipelines.build import starter_folder
+import secondglance
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.scenes.examples import pairs
 from secondglance.scenes.media import content
@@ -18,6 +19,7 @@ from secondglance.scenes.render import Renderer
 from secondglance.types import Content
 from tests.media import picture
 
+STARTER = Path(secondglance.__file__).parent / "models" / "starter" / "reranker"
 pytestmark = pytest.mark.gpu
 
 BFLOAT16_TOLERANCE = 1 / 8
@@ -51,14 +53,14 @@ def scores(reranker: Qwen3VLReranker, asked: list[tuple[Content, Content]]) -> l
 
 @pytest.fixture(scope="module")
 def expected(asked: list[tuple[Content, Content]]) -> list[float]:
-    return scores(Qwen3VLReranker(starter_folder("reranker"), device="cpu"), asked)
+    return scores(Qwen3VLReranker(STARTER, device="cpu"), asked)
 
 
 @pytest.mark.parametrize(("compiled", "fp8"), [(False, False), (True, False), (True, True)])
 def test_a_trained_model_answers_alike(
     compiled: bool, fp8: bool, asked: list[tuple[Content, Content]], expected: list[float]
 ) -> None:
-    reranker = Qwen3VLReranker(starter_folder("reranker"), compiled=compiled, fp8=fp8)
+    reranker = Qwen3VLReranker(STARTER, compiled=compiled, fp8=fp8)
     assert reranker.device.type == "cuda"
     assert (reranker.fp8_drift is not None) == fp8
     found = scores(reranker, asked)
@@ -68,7 +70,7 @@ def test_a_trained_model_answers_alike(
 
 
 def test_threads_get_their_own_scores() -> None:
-    reranker = Qwen3VLReranker(starter_folder("reranker"), dtype=torch.float32)
+    reranker = Qwen3VLReranker(STARTER, dtype=torch.float32)
     queries = [Content(texts=(f"{n} dogs",)) for n in range(8)]
     alone = [reranker.log_odds(query, PICTURES) for query in queries]
     with ThreadPoolExecutor(8) as threads:
@@ -80,7 +82,7 @@ def test_threads_get_their_own_scores() -> None:
 def test_pixels_wait_where_the_gpu_can_fetch_them() -> None:
     from secondglance.rerank.preprocess import prepare
 
-    reranker = Qwen3VLReranker(starter_folder("reranker"))
+    reranker = Qwen3VLReranker(STARTER)
     limits = reranker._limits()
     query = prepare(QUERY, limits)
     pair = reranker._pair(
@@ -91,7 +93,7 @@ def test_pixels_wait_where_the_gpu_can_fetch_them() -> None:
 
 
 def test_a_candidate_that_does_not_fit_is_reduced() -> None:
-    reranker = Qwen3VLReranker(starter_folder("reranker"), max_pixels=1_843_200)
+    reranker = Qwen3VLReranker(STARTER, max_pixels=1_843_200)
     large = Content(images=(picture(1, width=1600, height=1100),))
     small = Content(images=(picture(2, width=128, height=96),))
     [expected] = reranker.log_odds(QUERY, [small])
@@ -114,7 +116,7 @@ def test_a_candidate_that_does_not_fit_is_reduced() -> None:
 def test_a_closed_model_gives_its_memory_back() -> None:
     gc.collect()
     before = torch.cuda.memory_allocated()
-    reranker = Qwen3VLReranker(starter_folder("reranker"))
+    reranker = Qwen3VLReranker(STARTER)
     reranker.score(QUERY, PICTURES[:2])
     assert torch.cuda.memory_allocated() > before + reranker.memory_bytes // 2
     reranker.close()
@@ -123,8 +125,8 @@ def test_a_closed_model_gives_its_memory_back() -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is only one GPU")
 def test_replicas_agree() -> None:
-    one = Qwen3VLReranker(starter_folder("reranker"), dtype=torch.float32)
-    several = Qwen3VLReranker(starter_folder("reranker"), dtype=torch.float32, replicas=0)
+    one = Qwen3VLReranker(STARTER, dtype=torch.float32)
+    several = Qwen3VLReranker(STARTER, dtype=torch.float32, replicas=0)
     assert len(several._engine._replicas) == torch.cuda.device_count()
     several.batch_tokens = 2_048
     expected = one.log_odds(QUERY, PICTURES)
