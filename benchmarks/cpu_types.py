@@ -1,14 +1,18 @@
 """Whether the reranker is faster on the processor in bfloat16 or with 8-bit weights, and how exact.
 
-The starter reranker over generated pictures; float32 is the baseline of the same run.
+The starter reranker over generated pictures; float32 is the baseline of the same run. With --random
+a model of 2B parameters with random weights, for speed only, and not in 8 bits.
 
     python benchmarks/cpu_types.py
+    python benchmarks/cpu_types.py --random --pairs 4
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -49,11 +53,24 @@ def eight_bits() -> Qwen3VLReranker:
     return reranker
 
 
+def random_models() -> dict[str, Qwen3VLReranker]:
+    """The architecture of the 2B model with the same random weights in both types."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from rerank import random_model, reranker
+
+    model, head = random_model("2B", "cpu")
+    return {
+        "float32": reranker(copy.deepcopy(model).float(), head),
+        "bfloat16": reranker(model, head),
+    }
+
+
 def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--random", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     renderer = Renderer("cpu")
@@ -70,7 +87,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Qwen3VLReranker]] = {
         "float32": plain(torch.float32), "bfloat16": plain(torch.bfloat16), "int8": eight_bits,
     }  # fmt: skip
-    models = {name: make() for name, make in ways.items()}
+    models = random_models() if options.random else {name: make() for name, make in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     odds: dict[str, list[float]] = {}
     for _ in range(options.repeat + 1):

@@ -103,6 +103,10 @@ class Forward:
         self._device = head.device
         self._dtype = model.language_model.norm.weight.dtype
 
+        if compiled:
+            # While one thread compiles, those of other devices run their layers as they are.
+            torch._dynamo.config.error_on_nested_fx_trace = False
+
         def fused(function: Any) -> Any:
             return torch.compile(function, dynamic=True) if compiled else function
 

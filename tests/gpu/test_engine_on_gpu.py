@@ -56,6 +56,7 @@ def expected(asked: list[tuple[Content, Content]]) -> list[float]:
     return scores(Qwen3VLReranker(STARTER, device="cpu"), asked)
 
 
+@pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(("compiled", "fp8"), [(False, False), (True, False), (True, True)])
 def test_a_trained_model_answers_alike(
     compiled: bool, fp8: bool, asked: list[tuple[Content, Content]], expected: list[float]
