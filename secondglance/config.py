@@ -76,7 +76,7 @@ class RerankSettings(_Section):
     )
     device: Device = Field(default="auto", description="auto takes CUDA, then MPS, then the CPU")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto is bfloat16 on CUDA, else float32"
+        default="auto", description="auto is bfloat16 on CUDA and on CPUs with AMX, else float32"
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         default="auto", description="auto is the engine's own; others run through transformers"

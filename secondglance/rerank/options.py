@@ -37,6 +37,14 @@ def devices(device: str | torch.device | None, replicas: int) -> list[torch.devi
     return [torch.device("cuda", start + number) for number in range(wanted)]
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on GPUs, and on processors that multiply it in hardware (AMX); else float32."""
+    import torch
+
+    amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if device.type == "cuda" or amx else torch.float32
+
+
 def own_kernels(kwargs: dict[str, Any]) -> bool:
     """Whether the engine's own forward pass runs; it takes the fastest kernels that torch has.
 

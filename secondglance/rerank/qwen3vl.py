@@ -77,7 +77,7 @@ class Qwen3VLReranker:
         cache_dir: Folder of the hub cache.
         token: Hub token.
         **kwargs: Further arguments of transformers' `from_pretrained`: `dtype` (or
-            `torch_dtype`; bfloat16 on CUDA, else float32), `attn_implementation`, `device_map`.
+            `torch_dtype`; see `default_dtype`), `attn_implementation`, `device_map`.
 
     Raises:
         ModelError: The checkpoint is missing, incomplete, of the wrong kind, or would need
@@ -119,7 +119,6 @@ class Qwen3VLReranker:
         )
         if sha256 is not None:
             checkpoint.verify(folder, sha256)
-        import torch
 
         from secondglance.rerank import fp8 as eight
         from secondglance.rerank.engine import Engine
@@ -134,7 +133,7 @@ class Qwen3VLReranker:
         self.max_frames = max_frames
         self.default_instruction = default_instruction
         devices = options.devices(device, replicas)
-        default = torch.bfloat16 if devices[0].type == "cuda" else torch.float32
+        default = options.default_dtype(devices[0])
         dtype = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or default
         own_kernels = options.own_kernels(kwargs)
         loaded = [

@@ -13,14 +13,15 @@ import threading
 import time
 import weakref
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence, Sized
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from secondglance.errors import InputError, RerankError
+from secondglance.rerank.lanes import Lane, Pick
 from secondglance.types import PairScore
 
 Runner: TypeAlias = Callable[[Sequence[Any]], list[PairScore]]
@@ -28,10 +29,6 @@ Runner: TypeAlias = Callable[[Sequence[Any]], list[PairScore]]
 
 WAIT_MS = 2.0
 """Longest that an idle device waits for others to fill a batch."""
-SMALLEST_TOKENS = 8_192
-"""Several devices share what waits in batches no smaller than this, on which they work well."""
-LIKENESS = 2
-"""Pairs longer than 1/2 of a batch's longest join it first: less than half of it is padding."""
 
 
 class Job:
@@ -95,13 +92,13 @@ class Job:
         error = RerankError("the job was cancelled", remedy="submit its pairs again")
         return self._scheduler._queue.fail([self], error)
 
-    def _pop(self, *, shortest: int, longest: int) -> _Pick | None:
+    def _pop(self, *, shortest: int, longest: int) -> Pick | None:
         """Takes the longest pair within these numbers of tokens."""
         at = bisect_right(self._waiting, longest, key=lambda item: len(item[1])) - 1
         if at < 0 or len(self._waiting[at][1]) < shortest:
             return None
         place, pair = self._waiting.pop(at)
-        return _Pick(self, place, pair)
+        return Pick(self, place, pair)
 
 
 class Scheduler:
@@ -113,10 +110,12 @@ class Scheduler:
     must not wait for jobs of the same scheduler.
 
     Args:
-        runners: One for each device (replica). Each is called by one thread at a time.
+        runners: One for each device (replica), or several, the devices in turn. Each is called by
+            one thread at a time.
         batch_tokens: Tokens of a batch, padding included. A longer pair goes alone.
         wait_ms: Milliseconds that pairs wait for others where they do not fill a batch; 0 never
             waits. Pairs that arrive while every device is busy are batched anyway.
+        devices: How many; None: as many as runners. One that is at work lets the idle go first.
 
     Raises:
         InputError: No runners, or a number that is out of range.
@@ -218,58 +217,6 @@ class Scheduler:
             self._threads.append(thread)
 
 
-class _Pick(NamedTuple):
-    """A pair on its way to a device, and where its score goes."""
-
-    job: Job
-    place: int
-    pair: Sized
-
-
-class _Lane:
-    """The jobs of one key; the first is the one whose turn it is."""
-
-    def __init__(self, due_s: float) -> None:
-        self.jobs: deque[Job] = deque()
-        self.due_s = due_s
-
-    def room(self, batch_tokens: int, devices: int) -> int:
-        """Pairs in the next batch, at most: as long as its longest, times their number, fits.
-
-        With several devices it is no more than one's share of what waits (guided self-scheduling,
-        Polychronopoulos and Kuck 1987), so that none stands idle while another works for long.
-        """
-        longest = max(1, len(self.jobs[0]._waiting[-1][1]))
-        most = batch_tokens // longest
-        if devices > 1:
-            share = -(-self._count() // devices)
-            most = min(most, max(share, SMALLEST_TOKENS // longest))
-        return max(1, most)
-
-    def fills(self, room: int) -> bool:
-        return self._count() >= room
-
-    def _count(self) -> int:
-        return sum(len(job._waiting) for job in self.jobs)
-
-    def form(self, room: int) -> list[_Pick]:
-        """Takes a batch out of the lane, longest first, and ends the first job's turn."""
-        longest = len(self.jobs[0]._waiting[-1][1])
-        batch: list[_Pick] = []
-        # First those of like length; what room is left then goes to the shorter ones.
-        for shortest in (longest // LIKENESS + 1, 0):
-            turns = deque(self.jobs)
-            while turns and len(batch) < room:
-                job = turns.popleft()
-                pick = job._pop(shortest=shortest, longest=longest)
-                if pick is not None:
-                    batch.append(pick)
-                    turns.append(job)
-        self.jobs.rotate(-1)
-        self.jobs = deque(job for job in self.jobs if job._waiting)
-        return sorted(batch, key=lambda pick: len(pick.pair), reverse=True)
-
-
 class _Queue:
     """What the workers share. Holds no runner, and no scheduler but through waiting jobs."""
 
@@ -278,11 +225,12 @@ class _Queue:
         self._devices = devices
         self.batch_tokens = batch_tokens
         self._wait_s = wait_s
-        self._lanes: OrderedDict[Hashable, _Lane] = OrderedDict()
+        self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
         self._idle: set[int] = set()
         # A condition would not do: `stop` may run in a garbage collection that interrupts a worker
         # just before it waits. A token put into a simple queue is found by the wait that follows.
         self._wakes: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(workers)]
+        self._running = [0] * devices  # batches on each device now
         self._closed = False
 
     def require_open(self) -> None:
@@ -296,28 +244,47 @@ class _Queue:
             return
         lane = self._lanes.get(job._key)
         if lane is None:
-            lane = self._lanes[job._key] = _Lane(time.monotonic() + self._wait_s)
+            lane = self._lanes[job._key] = Lane(time.monotonic() + self._wait_s)
         lane.jobs.append(job)
-        while self._idle:
-            self._wakes[self._idle.pop()].put(None)
+        self._wake()
 
-    def take(self, worker: int) -> list[_Pick] | None:
+    def take(self, worker: int) -> list[Pick] | None:
         """Waits for the next batch; None at the end."""
         while True:
             with self.lock:
                 if self._closed:
                     return None
-                batch = self._next()
+                deferring = self._others_first(worker)
+                batch = [] if deferring else self._next()
                 if batch:
                     self._idle.discard(worker)
+                    self._running[self._device(worker)] += 1
+                    self._wake()  # whoever let this device go first
                     return batch
                 self._idle.add(worker)
-                due_s = min((lane.due_s for lane in self._lanes.values()), default=None)
+                dues_s = [] if deferring else [lane.due_s for lane in self._lanes.values()]
+                due_s = min(dues_s, default=None)
             wait_s = None if due_s is None else max(0.0, due_s - time.monotonic())
             with suppress(Empty):  # then what is there has waited long enough
                 self._wakes[worker].get(timeout=wait_s)
 
-    def _next(self) -> list[_Pick]:
+    def done(self, worker: int) -> None:
+        """The device of a worker has finished its batch."""
+        with self.lock:
+            self._running[self._device(worker)] -= 1
+
+    def _device(self, worker: int) -> int:
+        return worker % self._devices
+
+    def _others_first(self, worker: int) -> bool:
+        """Whether the device is at work and another is not: that one's workers are on their way."""
+        return self._running[self._device(worker)] > 0 and min(self._running) == 0
+
+    def _wake(self) -> None:
+        while self._idle:
+            self._wakes[self._idle.pop()].put(None)
+
+    def _next(self) -> list[Pick]:
         """A batch of the first lane that is full or has waited; empty if none has."""
         now_s = time.monotonic()
         for key, lane in self._lanes.items():
@@ -329,7 +296,7 @@ class _Queue:
                 return batch
         return []
 
-    def settle(self, batch: Sequence[_Pick], scores: Sequence[PairScore]) -> None:
+    def settle(self, batch: Sequence[Pick], scores: Sequence[PairScore]) -> None:
         """Hands out the scores of a batch."""
         with self.lock:
             for pick, score in zip(batch, scores, strict=True):
@@ -387,10 +354,11 @@ def _work(queue: _Queue, worker: int) -> None:
         if batch is None:
             return
         _run(queue, batch, batch[0].job._scheduler._runners[worker])
+        queue.done(worker)
         del batch  # an idle worker holds no pixels, and no scheduler
 
 
-def _run(queue: _Queue, batch: Sequence[_Pick], runner: Runner) -> None:
+def _run(queue: _Queue, batch: Sequence[Pick], runner: Runner) -> None:
     try:
         scores = runner([pick.pair for pick in batch])
         if len(scores) != len(batch):

@@ -19,6 +19,7 @@ from secondglance.rerank.batching import Pair
 from secondglance.rerank.engine import Engine
 from secondglance.rerank.forward import Forward
 from secondglance.rerank.memory import fitting_tokens, token_bytes, weights_bytes
+from secondglance.rerank.options import default_dtype
 from secondglance.types import Content, PairScore
 from tests.media import picture
 
@@ -241,3 +242,11 @@ def test_every_attention_gives_the_same_scores(attention: str, reranker: Qwen3VL
     )
     expected = reranker.log_odds(QUERY, PICTURES)
     assert other.log_odds(QUERY, PICTURES) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_the_processor_decides_the_default_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has})
+        assert default_dtype(torch.device("cpu")) == dtype
+        assert default_dtype(torch.device("cuda")) == torch.bfloat16
+        assert default_dtype(torch.device("mps")) == torch.float32
