@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from secondglance.errors import ModelError
@@ -41,7 +42,9 @@ def default_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on GPUs, and on processors that multiply it in hardware (AMX); else float32."""
     import torch
 
-    amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    # Before torch 2.9 nothing tells what the processor has.
+    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    amx = device.type == "cpu" and capabilities().get("amx_bf16", False)
     return torch.bfloat16 if device.type == "cuda" or amx else torch.float32
 
 
