@@ -57,7 +57,12 @@ class RecallSettings(_Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto is bf16 on CUDA, else fp32"
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="pictures or texts at once")
+    batch_size: int = Field(
+        default=0, ge=0, le=4096, description="pictures or texts at once; 0: 256 on CUDA, else 32"
+    )
+    compiled: bool = Field(
+        default=False, description="fuse the image tower; slow to start, then faster on GPUs"
+    )
 
 
 class RerankSettings(_Section):

@@ -118,6 +118,7 @@ class Parts:
             device=recall.device,
             precision=recall.precision,
             batch_size=recall.batch_size,
+            compiled=recall.compiled,
         )
         stamped = self.catalog.get_meta("fingerprint")
         if stamped is None:

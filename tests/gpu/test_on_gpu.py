@@ -116,3 +116,13 @@ def test_embedder_agrees_with_the_processor(untrained_clip: Path) -> None:
             (on_gpu.embed_texts(texts), on_cpu.embed_texts(texts)),
         ):
             assert (ours * theirs).sum(axis=1).min() > least
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
+def test_a_compiled_embedder_agrees(untrained_clip: Path) -> None:
+    from secondglance.ingest.embedder import ClipEmbedder
+
+    pictures = [picture(seed) for seed in range(11)]
+    fused = ClipEmbedder(str(untrained_clip), compiled=True, batch_size=4)
+    expected = ClipEmbedder(str(untrained_clip), device="cpu").embed_pictures(pictures)
+    assert (fused.embed_pictures(pictures) * expected).sum(axis=1).min() > 0.999

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from secondglance.errors import ModelError
 from secondglance.ingest.checkpoint import find_clip
@@ -100,3 +101,25 @@ def test_a_config_of_another_architecture(broken: Path) -> None:
     config.write_text(config.read_text().replace('"embed_dim": 128', '"embed_dim": 64'))
     with pytest.raises(ModelError, match="open-clip cannot load"):
         ClipEmbedder(str(broken))
+
+
+def test_a_compiled_tower_sees_batches_of_one_size(
+    untrained_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = ClipEmbedder(str(untrained_clip), device="cpu")
+    side = embedder.preprocessing.height
+    pixels = np.random.default_rng(0).integers(0, 256, (11, side, side, 3), dtype=np.uint8)
+    expected = embedder.embed_pixels(pixels)
+    encode, sizes = embedder._encode, []
+
+    def counted(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        found: torch.Tensor = encode(batch)
+        return found
+
+    monkeypatch.setattr(embedder, "_compiled", True)
+    monkeypatch.setattr(embedder, "_encode", counted)
+    monkeypatch.setattr(embedder, "batch_size", 4)
+    found = embedder.begin_pixels(pixels)()
+    assert sizes == [4, 4, 4]
+    assert np.abs(found - expected).max() < 1e-5

@@ -1,0 +1,163 @@
+"""Which stage of `index` is the wall: decoding, embedding, or what connects them?
+
+Each stage alone over the same generated photographs, then the whole; random weights: speed only.
+On a GPU, `GPU busy` is the time that embedding alone takes, over the time of the whole.
+
+    python benchmarks/ingest_stages.py --photos 4000 --size 1600x1200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+SIDE = 256
+VISION = {
+    "ViT-B-16": {"image_size": SIDE, "layers": 12, "width": 768, "patch_size": 16},
+    "ViT-B-32": {"image_size": SIDE, "layers": 12, "width": 768, "patch_size": 32},
+}
+"""At 256 pixels, as SigLIP2-256; its tower is the first one but for the last pooling."""
+
+
+def clip(name: str, folder: Path) -> Path:
+    """An open-clip folder with random weights."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    text = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 2}
+    config = {"embed_dim": 512, "vision_cfg": VISION[name], "text_cfg": text}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)  # type: ignore[arg-type]
+    folder.mkdir()
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+    made = {"model_cfg": config, "preprocess_cfg": {**preprocess, "interpolation": "bicubic"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(made), "utf-8")
+    return folder
+
+
+def photograph(number: int, folder: Path, width: int, height: int) -> None:
+    """A JPEG that takes about as long to decode as a photograph of its size."""
+    random = np.random.default_rng(number)
+    coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    picture.save(folder / f"{number:06}.jpg", quality=90)
+
+
+def decoding(folder: Path, clip_folder: Path, workers: int) -> float:
+    """Seconds until the workers of `index` have decoded every photograph, and nothing else."""
+    from secondglance import Library
+    from secondglance.ingest.decode import decode
+    from secondglance.ingest.embedder import ClipEmbedder
+    from secondglance.ingest.workers import DecodePool
+
+    spec = ClipEmbedder(str(clip_folder)).preprocessing
+    settings = {"store": {"backend": "exact"}}
+    with Library.open(clip_folder.parent / "l", preset="starter", settings=settings) as library:
+        limits = library._parts.limits
+    paths = sorted(folder.iterdir())
+    with DecodePool(workers=workers, timeout_s=60, max_memory_mb=4096) as pool:
+        for future in [pool.submit(decode, paths[0], "image", spec, limits) for _ in range(64)]:
+            pool.result(future)  # the workers have started
+        began = time.perf_counter()
+        waiting: list[Any] = []
+        for path in paths:
+            waiting.append(pool.submit(decode, path, "image", spec, limits))
+            if len(waiting) > 512:
+                pool.result(waiting.pop(0))
+        for future in waiting:
+            pool.result(future)
+        return time.perf_counter() - began
+
+
+def embedding(count: int, clip_folder: Path, *, compiled: bool) -> float:
+    """Seconds until the embedder has worked through so many pictures."""
+    from secondglance.ingest.embedder import ClipEmbedder
+
+    embedder = ClipEmbedder(str(clip_folder), compiled=compiled)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (4 * embedder.batch_size, SIDE, SIDE, 3), dtype=np.uint8
+    )
+    embedder.embed_pixels(pixels)
+    began = time.perf_counter()
+    for _ in range(4):
+        embedder.embed_pixels(pixels)
+    return (time.perf_counter() - began) * count / (4 * len(pixels))
+
+
+def indexing(folder: Path, clip_folder: Path, scratch: Path, store: str, workers: int) -> float:
+    """Seconds of `index`, without loading the model."""
+    from secondglance import Library
+
+    settings = {
+        "recall": {"model": str(clip_folder)}, "store": {"backend": store},
+        "ingest": {"workers": workers},
+    }  # fmt: skip
+    with Library.open(scratch / "library", preset="starter", settings=settings) as library:
+        library._parts.embedder().embed_texts(["warm"])
+        report = library.index([folder])
+    assert not report.failed, report.errors[:3]
+    return report.seconds
+
+
+def main() -> None:
+    """Runs it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--size", default="1600x1200")
+    parser.add_argument("--model", default="ViT-B-16", choices=list(VISION))
+    parser.add_argument("--store", default="exact")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    import torch
+
+    width, height = map(int, options.size.split("x"))
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        folder = scratch / "photos"
+        folder.mkdir()
+        with ProcessPoolExecutor() as pool:
+            make = partial(photograph, folder=folder, width=width, height=height)
+            list(pool.map(make, range(options.photos), chunksize=8))
+        model = clip(options.model, scratch / "clip")
+        seconds = {
+            "decoding alone": decoding(folder, model, options.workers),
+            "embedding alone": embedding(options.photos, model, compiled=False),
+        }
+        if torch.cuda.is_available():
+            seconds["embedding alone, compiled"] = embedding(options.photos, model, compiled=True)
+        seconds["index"] = indexing(folder, model, scratch, options.store, options.workers)
+    for stage, spent in seconds.items():
+        rows.append({"stage": stage, "images/s": round(options.photos / spent, 1)})
+        print(json.dumps(rows[-1]))
+    wall = max(seconds["decoding alone"], seconds["embedding alone"])
+    whole = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cores": os.cpu_count(), "photos": options.photos, "size": options.size,
+        "model": f"{options.model} at {SIDE} pixels, random weights", "rows": rows,
+        "of the slowest stage": round(wall / seconds["index"], 3),
+        "device busy": round(seconds["embedding alone"] / seconds["index"], 3),
+    }  # fmt: skip
+    print(json.dumps({key: value for key, value in whole.items() if key != "rows"}))
+    if options.out:
+        options.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
