@@ -16,6 +16,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,15 @@ def embedding(count: int, clip_folder: Path, *, compiled: bool) -> float:
     from secondglance.ingest.embedder import ClipEmbedder
 
     embedder = ClipEmbedder(str(clip_folder), compiled=compiled)
+    batches = 8 if embedder.device.type == "cuda" else 1
     pixels = np.random.default_rng(0).integers(
-        0, 256, (4 * embedder.batch_size, SIDE, SIDE, 3), dtype=np.uint8
+        0, 256, (batches * embedder.batch_size, SIDE, SIDE, 3), dtype=np.uint8
     )
     embedder.embed_pixels(pixels)
     began = time.perf_counter()
-    for _ in range(4):
+    for _ in range(3):
         embedder.embed_pixels(pixels)
-    return (time.perf_counter() - began) * count / (4 * len(pixels))
+    return (time.perf_counter() - began) * count / (3 * len(pixels))
 
 
 def indexing(folder: Path, clip_folder: Path, scratch: Path, store: str, workers: int) -> float:
@@ -132,7 +134,7 @@ def main() -> None:
         scratch = Path(temporary)
         folder = scratch / "photos"
         folder.mkdir()
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             make = partial(photograph, folder=folder, width=width, height=height)
             list(pool.map(make, range(options.photos), chunksize=8))
         model = clip(options.model, scratch / "clip")

@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="8B")
     parser.add_argument("--pairs", type=int, default=256)
+    parser.add_argument("--cases", default="text, 256 tokens;text, 1200 tokens")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -57,7 +58,7 @@ def main() -> None:
     for count in counts:
         engine = reranker(options.model, count)
         for name, (query, documents) in cases(options.pairs).items():
-            if name not in ("text, 256 tokens", "text, 1200 tokens"):
+            if name not in options.cases.split(";"):
                 continue
             few = documents if "256" in name else documents[: options.pairs // 2]
             pairs = pairs_of(engine, query, few)
