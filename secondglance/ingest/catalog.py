@@ -84,24 +84,7 @@ class Announcement:
     described_by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outdated:
-    """A content whose records describe a file that moved or got another caption."""
-
-    hash: str
-    file: FileRow
-
-
 _COLUMNS = "path, root, kind, size, mtime_ns, caption, state, error, hash"
-
-_OUTDATED = """
-SELECT c.hash, c.described_by FROM contents c
-WHERE c.done
-  AND EXISTS (SELECT 1 FROM files f WHERE f.hash = c.hash)
-  AND NOT EXISTS (
-    SELECT 1 FROM files f WHERE f.hash = c.hash
-    AND c.described_by = f.path || char(10) || f.root || char(10) || f.caption)
-"""
 
 
 class Catalog:
@@ -148,6 +131,12 @@ class Catalog:
                 remedy="restore it from a backup, or move it away and index again: "
                 "the vectors stay and are not lost",
             ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database, for modules with tables or queries of their own; commits at the end."""
+        with self._errors(), self._db:
+            yield self._db
 
     def get_meta(self, key: str) -> str | None:
         """A value stored with the library."""
@@ -205,9 +194,17 @@ class Catalog:
                 "INSERT INTO records VALUES (?, ?)", ((content, id_) for id_ in ids)
             )
 
-    def finish(self, files: Iterable[tuple[MediaItem, str, str]]) -> None:
-        """Marks files done, all at once: (item, content hash, kind). Vectors come before."""
+    def finish(
+        self, files: Iterable[tuple[MediaItem, str, str]], *, gone: Iterable[str] = ()
+    ) -> None:
+        """Marks files done, all at once: (item, content hash, kind). Vectors come before.
+
+        Args:
+            files: What is done.
+            gone: Files to forget in the same transaction, because they moved.
+        """
         with self._errors(), self._db:
+            self._db.executemany("DELETE FROM files WHERE path = ?", ((path,) for path in gone))
             for item, content, kind in files:
                 self._db.execute("UPDATE contents SET done = 1 WHERE hash = ?", (content,))
                 self._put(item, kind=kind, state="done", error=None, content=content)
@@ -313,26 +310,6 @@ class Catalog:
                 self._db.executemany(
                     f"DELETE FROM {table} WHERE hash = ?", ((content,) for content in contents)
                 )
-
-    def outdated(self) -> list[Outdated]:
-        """Contents described by a path that no longer holds them, or by an older caption."""
-        with self._errors():
-            rows = self._db.execute(_OUTDATED).fetchall()
-        outdated = []
-        for content, described_by in rows:
-            files = self.files_with(content)
-            # Of several files with one content, the one that describes it goes on doing so.
-            same = [file for file in files if described_by.startswith(f"{file.path}\n")]
-            outdated.append(Outdated(hash=content, file=(same or files)[0]))
-        return outdated
-
-    def describe(self, descriptions: Sequence[tuple[str, str]]) -> None:
-        """Notes what payloads now say: (content, its `description`)."""
-        with self._errors(), self._db:
-            self._db.executemany(
-                "UPDATE contents SET described_by = ? WHERE hash = ?",
-                ((said, content) for content, said in descriptions),
-            )
 
     def failures(self) -> list[FileFailure]:
         """Every file with an error, by path."""

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import InputError
-from secondglance.ingest.catalog import Catalog, FileRow, Outdated, description
+from secondglance.ingest import moves
+from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.embed import EmbedJob
 from secondglance.pipelines.records import file_payload
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
-DESCRIBED_AT_ONCE = 256
-"""Contents whose payloads are rewritten with one write and one commit."""
+DESCRIBED_AT_ONCE = 2000
+"""Records whose payloads are rewritten with one write and one commit, or those of one file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,6 @@ class _Run:
         if not self._todo:
             return
         self._on_progress(Progress(stage="load", done=0, total=0))
-        self._parts.embedder()
         self._job = EmbedJob(self._parts, self._todo, on_progress=self._on_embed)
         self._job.run()
 
@@ -163,9 +163,7 @@ class _Run:
             store.delete([id_ for content in orphans for id_ in self._catalog.record_ids(content)])
             store.flush()
             self._catalog.drop_contents(orphans)
-        outdated = self._catalog.outdated()
-        for start in range(0, len(outdated), DESCRIBED_AT_ONCE):
-            _describe_again(self._parts, outdated[start : start + DESCRIBED_AT_ONCE])
+        _describe_again(self._parts, moves.outdated(self._catalog))
 
     def _gone_below(self, root: Path, *, prune: bool) -> list[str]:
         missing = self._catalog.unseen(root)
@@ -206,21 +204,25 @@ class _Run:
         )
 
 
-def _describe_again(parts: Parts, outdated: Sequence[Outdated]) -> None:
+def _describe_again(parts: Parts, outdated: Sequence[moves.Outdated]) -> None:
     """Rewrites payloads after moves and new captions; the vectors are kept."""
-    store = parts.store()
-    renewed = [
-        dataclasses.replace(record, payload=_renamed(record, item.file))
-        for item in outdated
-        for record in store.get(parts.catalog.record_ids(item.hash))
-    ]
-    if renewed:
-        store.upsert(renewed)
-        store.flush()
-    files = ((item.hash, item.file) for item in outdated)
-    parts.catalog.describe(
-        [(content, description(file.path, file.root, file.caption)) for content, file in files]
-    )
+    files: dict[str, FileRow] = {}  # by record
+    said: list[tuple[str, str]] = []
+    for item in outdated:
+        file = item.file
+        files |= dict.fromkeys(parts.catalog.record_ids(item.hash), file)
+        said.append((item.hash, description(file.path, file.root, file.caption)))
+        if len(files) >= DESCRIBED_AT_ONCE or item is outdated[-1]:
+            store = parts.store()
+            store.upsert(
+                [
+                    dataclasses.replace(record, payload=_renamed(record, files[record.id]))
+                    for record in store.get(list(files))
+                ]
+            )
+            store.flush()
+            moves.describe(parts.catalog, said)
+            files, said = {}, []
 
 
 def _renamed(record: Record, file: FileRow) -> dict[str, str | int | float]:
