@@ -21,6 +21,8 @@ from secondglance.types import FileFailure, MediaItem
 
 SCHEMA_VERSION = 1
 FILE_NAME = "catalog.sqlite"
+CHUNK = 500
+"""Values of one statement; SQLite's builds differ in how many they take."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -85,6 +87,7 @@ class Announcement:
 
 
 _COLUMNS = "path, root, kind, size, mtime_ns, caption, state, error, hash"
+_COLUMN_NAMES = _COLUMNS.split(", ")
 
 
 class Catalog:
@@ -156,6 +159,17 @@ class Catalog:
                 f"SELECT {_COLUMNS} FROM files WHERE path = ?", (str(path),)
             ).fetchone()
         return None if row is None else _file_row(row)
+
+    def files_among(self, paths: Sequence[Path]) -> dict[str, FileRow]:
+        """What is known of files, by path; one query for several hundred of them."""
+        rows: list[tuple[object, ...]] = []
+        with self._errors():
+            for start in range(0, len(paths), CHUNK):
+                some = [str(path) for path in paths[start : start + CHUNK]]
+                marks = ", ".join("?" * len(some))
+                query = f"SELECT {_COLUMNS} FROM files WHERE path IN ({marks})"
+                rows += self._db.execute(query, some).fetchall()
+        return {str(row[0]): _file_row(row) for row in rows}
 
     def files_with(self, content: str) -> list[FileRow]:
         """The files that hold a content, by path."""
@@ -351,4 +365,4 @@ def description(path: Path | str, root: Path | str, caption: str) -> str:
 
 
 def _file_row(row: Sequence[object]) -> FileRow:
-    return FileRow(**dict(zip(_COLUMNS.split(", "), row, strict=True)))  # type: ignore[arg-type]
+    return FileRow(**dict(zip(_COLUMN_NAMES, row, strict=True)))  # type: ignore[arg-type]

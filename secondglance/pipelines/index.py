@@ -7,8 +7,9 @@ store, files marked done. What no file holds any more is removed at the end.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,9 @@ from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
 DESCRIBED_AT_ONCE = 2000
 """Records whose payloads are rewritten with one write and one commit, or those of one file."""
+
+SORTED_AT_ONCE = 1000
+"""Files that the scan compares with the catalog in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,23 +105,20 @@ class _Run:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
         self._catalog.start_scan()
         count = 0
-        batch: list[Path] = []
         for root in roots:
             before = count
-            for item in walk(root, exclude=self._parts.folder, scan=self._scan):
-                count += 1
-                batch.append(item.path)
-                self._sort(item)
-                if len(batch) == 1000:
-                    self._catalog.see(batch)
-                    batch.clear()
-                    self._on_progress(Progress(stage="scan", done=count, total=0))
+            for batch in _batches(walk(root, exclude=self._parts.folder, scan=self._scan)):
+                count += len(batch)
+                paths = [item.path for item in batch]
+                self._catalog.see(paths)
+                known = self._catalog.files_among(paths)
+                for item in batch:
+                    self._sort(item, known.get(str(item.path)))
+                self._on_progress(Progress(stage="scan", done=count, total=0))
             self._present[root] = count - before
-        self._catalog.see(batch)
         self._on_progress(Progress(stage="scan", done=count, total=count))
 
-    def _sort(self, item: MediaItem) -> None:
-        row = self._catalog.file(item.path)
+    def _sort(self, item: MediaItem, row: FileRow | None) -> None:
         if (
             row is None
             or not row.same_file_as(item)
@@ -202,6 +203,11 @@ class _Run:
             errors=tuple(sorted(failures, key=lambda failure: failure.path)),
             warnings=(*self._warnings, *(job.warnings if job else ())),
         )
+
+
+def _batches(items: Iterator[MediaItem]) -> Iterator[list[MediaItem]]:
+    while batch := list(itertools.islice(items, SORTED_AT_ONCE)):
+        yield batch
 
 
 def _describe_again(parts: Parts, outdated: Sequence[moves.Outdated]) -> None:
