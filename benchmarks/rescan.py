@@ -66,7 +66,7 @@ def main() -> None:
                     started = time.perf_counter()
                     done = library.index([base / "media"])
                     spent = time.perf_counter() - started
-                assert done.unchanged == count and done.indexed == 0, done
+                assert (done.unchanged, done.indexed) == (count, 0), done
                 rows.append(
                     {
                         "run": number + 1,

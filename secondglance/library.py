@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,14 @@ from filelock import FileLock, Timeout
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
 from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
+from secondglance.ingest.presence import absence
+from secondglance.pipelines import duplicates as duplicates_pipeline
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts
+from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
+from secondglance.pipelines.removal import Confirm
 from secondglance.types import IndexReport, Kind, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -102,30 +107,56 @@ class Library:
         paths: Sequence[str | Path],
         *,
         prune: bool = False,
+        confirm: Confirm | None = None,
+        wait: bool = False,
         retry_failed: bool = False,
         on_progress: Callable[[index_pipeline.Progress], None] = lambda _: None,
     ) -> IndexReport:
         """Brings the library up to date with folders and files; see `pipelines.index.index`.
 
+        Args:
+            paths: Folders and files.
+            prune: Also remove files elsewhere that are gone.
+            confirm: Asked before a prune removes more than a tenth of the files; None refuses.
+            wait: For another process that indexes into this library, instead of an error.
+            retry_failed: Try files again that failed before and did not change.
+            on_progress: Called often.
+
         Raises:
             InputError: A path does not exist, or there is none.
             LibraryBusyError: Another process indexes into this library.
+            LibraryError: The folder cannot be written.
         """
+        with self._writing(wait=wait):
+            return index_pipeline.index(
+                self._parts,
+                paths,
+                prune=prune,
+                confirm=confirm,
+                retry_failed=retry_failed,
+                on_progress=on_progress,
+            )
+
+    @contextlib.contextmanager
+    def _writing(self, *, wait: bool) -> Iterator[None]:
+        """Keeps other processes from writing to the library."""
         lock = FileLock(self.folder / "index.lock")
         try:
-            with lock.acquire(timeout=0):
-                return index_pipeline.index(
-                    self._parts,
-                    paths,
-                    prune=prune,
-                    retry_failed=retry_failed,
-                    on_progress=on_progress,
-                )
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise LibraryBusyError(
                 f"another process is indexing into {self.folder}",
-                remedy="wait until it is done, then run the command again",
+                remedy="wait until it is done and run the command again, or say --wait",
             ) from None
+        except OSError as error:
+            raise LibraryError(
+                f"the library {self.folder} cannot be written: {error.strerror}",
+                remedy="make it writable or copy it to a disk that is; it can still be searched",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def search(
         self,
@@ -139,6 +170,7 @@ class Library:
         min_score: float | None = None,
         budget_ms: float | None = None,
         group: bool = True,
+        group_duplicates: bool | None = None,
     ) -> SearchResult:
         """Answers a query in two passes; see `pipelines.search.search`.
 
@@ -156,6 +188,24 @@ class Library:
             min_score=min_score,
             budget_ms=budget_ms,
             group=group,
+            group_duplicates=group_duplicates,
+        )
+
+    def duplicates(
+        self,
+        *,
+        threshold: float | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> duplicates_pipeline.Duplicates:
+        """Copies, and pictures that look alike; see `pipelines.duplicates.find_duplicates`.
+
+        Raises:
+            InputError: The threshold is out of range.
+        """
+        return duplicates_pipeline.find_duplicates(
+            self._parts,
+            threshold=SAME_SHARE if threshold is None else threshold,
+            on_progress=on_progress,
         )
 
     def status(self) -> dict[str, Any]:
@@ -171,7 +221,11 @@ class Library:
             "index": store.capabilities.index if store else None,
             "vectors": store.count() if store else 0,
             "counts": catalog.counts(),
-            "roots": [{"path": r, "present": Path(r).is_dir()} for r in catalog.roots()],
+            "roots": [
+                {"path": root, "present": away is None, "absence": away, "files": files}
+                for root, files in catalog.roots().items()
+                for away in (absence(root),)
+            ],
             "failures": [{"path": f.path, "reason": f.reason} for f in catalog.failures()],
         }
 

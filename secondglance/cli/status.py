@@ -47,8 +47,11 @@ def status(
     ):
         table.add_row(f"[bold]{name}[/]", escape(str(value)))
     for root in found["roots"]:
-        missing = "" if root["present"] else " [yellow](not there now; its entries are kept)[/]"
-        table.add_row("[bold]folder[/]", escape(root["path"]) + missing)
+        text = f"{escape(root['path'])}: {root['files']} files"
+        if not root["present"]:
+            why = "empty" if root["absence"] == "empty" else "not there"
+            text += f" [yellow](absent: the folder is {why} now; its entries are kept)[/]"
+        table.add_row("[bold]folder[/]", text)
     stdout().print(table)
     for failure in found["failures"][:SHOWN_FAILURES]:
         stdout().print(f"[yellow]failed:[/] {escape(failure['path'])}: {escape(failure['reason'])}")

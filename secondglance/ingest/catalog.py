@@ -271,29 +271,34 @@ class Catalog:
                 "INSERT OR IGNORE INTO seen VALUES (?)", ((str(path),) for path in paths)
             )
 
-    def unseen(self, root: Path) -> list[str]:
-        """The files below a root that the scan did not come across."""
+    def unseen(self, root: Path) -> list[tuple[str, str]]:
+        """The files below a path that the scan did not come across: (path, root)."""
         # A range, not LIKE, which would fold case: "0" is the character after "/".
         with self._errors():
-            rows = self._db.execute(
-                "SELECT path FROM files WHERE (path = ? OR path > ? AND path < ?) "
+            return self._db.execute(
+                "SELECT path, root FROM files WHERE (path = ? OR path > ? AND path < ?) "
                 "AND path NOT IN (SELECT path FROM seen)",
                 (str(root), f"{root}/", f"{root}0"),
             ).fetchall()
-        return [str(row[0]) for row in rows]
 
-    def paths(self) -> Iterator[str]:
-        """Every file, in batches, so that a large catalog is not held in memory."""
+    def paths(self) -> Iterator[tuple[str, str]]:
+        """Every file and its root, in batches: a large catalog is not held in memory."""
         after = ""
         while True:
             with self._errors():
                 rows = self._db.execute(
-                    "SELECT path FROM files WHERE path > ? ORDER BY path LIMIT 10000", (after,)
+                    "SELECT path, root FROM files WHERE path > ? ORDER BY path LIMIT 10000",
+                    (after,),
                 ).fetchall()
             if not rows:
                 return
-            yield from (str(row[0]) for row in rows)
-            after = str(rows[-1][0])
+            yield from rows
+            after = rows[-1][0]
+
+    def file_count(self) -> int:
+        """How many files are known."""
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM files").fetchone()[0])
 
     def forget(self, paths: Sequence[str]) -> None:
         """Removes files from the catalog; `orphans` then names what only they held."""
@@ -347,11 +352,11 @@ class Catalog:
                 "records": int(records.fetchone()[0]),
             }
 
-    def roots(self) -> list[str]:
-        """The folders that files were found in."""
+    def roots(self) -> dict[str, int]:
+        """The folders that files were found in, and how many each."""
         with self._errors():
-            rows = self._db.execute("SELECT DISTINCT root FROM files ORDER BY root").fetchall()
-        return [str(row[0]) for row in rows]
+            rows = self._db.execute("SELECT root, count(*) FROM files GROUP BY root ORDER BY root")
+            return dict(rows.fetchall())
 
     def close(self) -> None:
         """Lets go of the file. May be called twice."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secondglance.errors import MediaError
+from secondglance.ingest import looks
 from secondglance.ingest.catalog import Announcement, description
 from secondglance.ingest.decode import Decoded, decode, decode_frames
 from secondglance.ingest.presence import Roots
@@ -53,6 +54,7 @@ class _Work:
     segments: tuple[Segment, ...] = ()
     metadata: dict[str, int | float] = field(default_factory=dict)
     left: int = 0
+    look: int | None = None
     stored: list[str] = field(default_factory=list)
     damaged: int = 0
     reason: str = ""
@@ -240,6 +242,7 @@ class EmbedJob:
         work.kind = decoded.kind
         work.segments = decoded.segments
         work.metadata = decoded.metadata
+        work.look = decoded.look
         work.left = len(decoded.segments)
         for row, problem in decoded.problems:
             self.failures.append(FileFailure(path=f"{work.item.path}:{row}", reason=problem))
@@ -328,6 +331,9 @@ class EmbedJob:
         self._catalog.finish(self._linked, gone=self._moved_from)
         self._linked, self._moved_from = [], set()
         self._catalog.announce([self._announcement(work) for work in self._touched])
+        looks.note(
+            self._catalog, [(w.content, w.look) for w in self._touched if w.look is not None]
+        )
         if self._records:
             store = self._parts.store()
             store.upsert(self._records)

@@ -9,18 +9,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import InputError
-from secondglance.ingest import moves
+from secondglance.ingest import looks, moves
 from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.embed import EmbedJob
 from secondglance.pipelines.records import file_payload
+from secondglance.pipelines.removal import (
+    MANY_SHARE,
+    Confirm,
+    RemovalRefusedError,
+    agreed,
+    find_gone,
+)
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
 DESCRIBED_AT_ONCE = 2000
@@ -54,6 +61,7 @@ def index(
     paths: Sequence[str | Path],
     *,
     prune: bool = False,
+    confirm: Confirm | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
@@ -62,15 +70,20 @@ def index(
     Args:
         parts: Of the library.
         paths: Folders and files.
-        prune: Also remove files outside `paths` that no longer exist.
+        prune: Also remove files outside `paths` that no longer exist, and those below a path that
+            is missing or empty; other folders that are away keep theirs.
+        confirm: Asked before a prune removes more than a tenth of the library's files:
+            (files to remove, files in all); None refuses.
         retry_failed: Try files again that failed before and did not change.
         on_progress: Called often.
 
     Raises:
-        InputError: A path does not exist, or there is none.
+        InputError: There is no path, or one does not exist and holds no indexed files.
+        RemovalRefusedError: All is done but for removing what is gone: it is too much.
         IndexInterruptedError: Ctrl-C; what was embedded is stored.
     """
-    roots = check_paths(paths)
+    parts.catalog.start_scan()
+    roots = check_paths(paths, is_known=lambda path: bool(parts.catalog.unseen(path)))
     if not roots and not prune:
         raise InputError("nothing to index", remedy="name at least one folder or file")
     run = _Run(parts, retry_failed=retry_failed, on_progress=on_progress)
@@ -79,7 +92,7 @@ def index(
         run.embed()
     except KeyboardInterrupt:
         raise IndexInterruptedError(run.report()) from None
-    run.tidy(roots, prune=prune)
+    run.tidy(prune=prune, confirm=confirm)
     return run.report()
 
 
@@ -99,15 +112,16 @@ class _Run:
         self._present: dict[Path, int] = {}
         self._unchanged = 0
         self._removed = 0
+        self._absent = 0
         self._warnings: list[str] = []
 
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
-        self._catalog.start_scan()
         count = 0
         for root in roots:
             before = count
-            for batch in _batches(walk(root, exclude=self._parts.folder, scan=self._scan)):
+            found = walk(root, exclude=self._parts.folder, scan=self._scan)
+            for batch in _batches(found if root.exists() else iter(())):
                 count += len(batch)
                 paths = [item.path for item in batch]
                 self._catalog.see(paths)
@@ -148,43 +162,45 @@ class _Run:
             Progress(stage="embed", done=done, total=total, failed=failed, segments=segments)
         )
 
-    def tidy(self, roots: Sequence[Path], *, prune: bool) -> None:
+    def tidy(self, *, prune: bool, confirm: Confirm | None) -> None:
         """Removes what is gone, and lets payloads name the files that hold them now."""
         self._on_progress(Progress(stage="tidy", done=0, total=0))
-        gone: set[str] = set()
-        for root in roots:
-            gone.update(self._gone_below(root, prune=prune))
-        if prune:
-            gone.update(path for path in self._catalog.paths() if not Path(path).exists())
-        if gone:
-            self._catalog.forget(sorted(gone))
-            self._removed = len(gone)
+        gone = find_gone(
+            self._catalog, self._present, unreadable=self._scan.unreadable, prune=prune
+        )
+        self._warnings += gone.warnings
+        self._absent = gone.absent
+        refusal = self._remove(gone.paths, prune=prune, confirm=confirm)
         if orphans := self._catalog.orphans():
             store = self._parts.store()
             store.delete([id_ for content in orphans for id_ in self._catalog.record_ids(content)])
             store.flush()
+            looks.drop(self._catalog, orphans)
             self._catalog.drop_contents(orphans)
         _describe_again(self._parts, moves.outdated(self._catalog))
+        if refusal is not None:
+            refusal.report = self.report()
+            raise refusal
 
-    def _gone_below(self, root: Path, *, prune: bool) -> list[str]:
-        missing = self._catalog.unseen(root)
-        if missing and not self._present[root] and not prune:
-            # An empty folder is what an unplugged drive leaves behind.
-            self._warnings.append(
-                f"{root} is empty, {len(missing)} indexed files are kept; "
-                "if they were deleted on purpose, run again with --prune"
-            )
-            return []
-        unreadable = self._scan.unreadable
-        return [
-            path
-            for path in missing
-            if not any(
-                folder == Path(path) or folder in Path(path).parents for folder in unreadable
-            )
-            # An unseen file that exists is hidden, linked, or listed by a manifest elsewhere.
-            and not Path(path).exists()
-        ]
+    def _remove(
+        self, paths: Set[str], *, prune: bool, confirm: Confirm | None
+    ) -> RemovalRefusedError | None:
+        """Forgets deleted files, unless there are too many for anyone not to ask."""
+        total = self._catalog.file_count()
+        try:
+            if agreed(len(paths), total, prune=prune, confirm=confirm):
+                self._catalog.forget(sorted(paths))
+                self._removed = len(paths)
+                return None
+        except RemovalRefusedError as error:
+            self._absent += len(paths)
+            return error
+        self._absent += len(paths)
+        self._warnings.append(
+            f"{len(paths)} of {total} indexed files are gone, more than {MANY_SHARE:.0%}; they are "
+            "kept; if they were deleted on purpose, run again with --prune"
+        )
+        return None
 
     def report(self) -> IndexReport:
         """What was done so far."""
@@ -197,6 +213,7 @@ class _Run:
             unchanged=self._unchanged,
             moved=job.moved if job else 0,
             removed=self._removed,
+            absent=self._absent,
             failed=in_files,
             segments=job.segments if job else 0,
             seconds=round(time.monotonic() - self._started, 3),

@@ -104,7 +104,7 @@ def test_folders_that_were_not_scanned_keep_their_files(media: Path, open_librar
     library.index([media, elsewhere])
     gone.unlink()
     assert counts(library.index([media])) == {"files": 8, "unchanged": 8}
-    report = library.index([media], prune=True)
+    report = library.index([media], prune=True, confirm=lambda *_: True)
     assert counts(report) == {"files": 8, "unchanged": 8, "removed": 1}
     verify(library)
 
@@ -117,7 +117,7 @@ def test_an_emptied_folder_may_be_an_unplugged_drive(media: Path, open_library: 
     report = library.index([media])
     assert report.removed == 0
     assert "8 indexed files are kept" in report.warnings[0]
-    assert library.index([media], prune=True).removed == 8
+    assert library.index([media], prune=True, confirm=lambda *_: True).removed == 8
     assert library.status()["vectors"] == 0
     shutil.rmtree(media)
     with pytest.raises(InputError, match=r"no file or folder .*media.*Nothing was changed"):
