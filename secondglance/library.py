@@ -19,6 +19,7 @@ from secondglance.ingest.presence import absence
 from secondglance.pipelines import duplicates as duplicates_pipeline
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
+from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
@@ -207,6 +208,17 @@ class Library:
             threshold=SAME_SHARE if threshold is None else threshold,
             on_progress=on_progress,
         )
+
+    def verify(self, *, repair: bool = False) -> verify_pipeline.Verification:
+        """Compares catalog and store, id by id; see `pipelines.verify.verify`.
+
+        Raises:
+            LibraryBusyError: Another process indexes into this library.
+        """
+        if not self._parts.writable:
+            return verify_pipeline.verify(self._parts)
+        with self._writing(wait=False):
+            return verify_pipeline.verify(self._parts, repair=repair)
 
     def status(self) -> dict[str, Any]:
         """What the library holds and how it is set up; opens no model."""

@@ -8,6 +8,7 @@ leaves either a file that will be done again or records that the next run can fi
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import CatalogError, LibraryError
+from secondglance.media.sqlite import database_uri
 from secondglance.types import FileFailure, MediaItem
 
 SCHEMA_VERSION = 1
@@ -102,11 +104,14 @@ class Catalog:
         self.path = folder / FILE_NAME
         self._lock = threading.RLock()
         with self._errors():
-            self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A commit must survive a power cut before the next batch counts on it.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
+            self._db = sqlite3.connect(
+                database_uri(self.path), uri=True, timeout=30, check_same_thread=False
+            )
+            if os.access(folder, os.W_OK):
+                self._db.execute("PRAGMA journal_mode = WAL")
+                # A commit must survive a power cut before the next batch counts on it.
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(_SCHEMA)
             self._db.execute("CREATE TEMP TABLE seen (path TEXT PRIMARY KEY) WITHOUT ROWID")
         version = self.get_meta("schema_version")
         if version is None:

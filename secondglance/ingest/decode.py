@@ -54,7 +54,7 @@ class Decoded:
     pixels: npt.NDArray[np.uint8] | None = None
     frames: tuple[int, ...] = ()
     metadata: dict[str, int | float] = field(default_factory=dict)
-    look: int | None = None
+    look: looks.Look | None = None
     problems: tuple[tuple[int, str], ...] = ()
 
 

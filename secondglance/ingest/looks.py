@@ -1,14 +1,16 @@
-"""What a picture looks like, in 64 bits, and the catalog's table of these.
+"""What a picture looks like, in 200 bytes, and the catalog's table of these.
 
-A difference hash: the picture in 9 x 8 grey cells, one bit for each neighbouring pair of cells,
-set where the left one is darker. Copies that were resized or compressed anew differ in few bits.
+A difference hash, the picture in 9 x 8 grey cells with one bit for each neighbouring pair, set
+where the left one is darker; and the picture in 8 x 8 colours, which tells apart what has few
+edges. Copies that were resized or compressed anew differ little in both.
 
-Source: Neal Krawetz, "Kind of Like That" (2013), hackerfactor.com/blog/archives/529.
+Source of the hash: Neal Krawetz, "Kind of Like That" (2013), hackerfactor.com/blog/archives/529.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +22,35 @@ from secondglance.media.pictures import open_picture
 
 BITS = 64
 DRAFT_PIXELS = 256
-_HALF_RANGE = 1 << (BITS - 1)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS looks (
-    hash TEXT PRIMARY KEY, look INTEGER NOT NULL) WITHOUT ROWID
+    hash TEXT PRIMARY KEY, bits BLOB NOT NULL, colours BLOB NOT NULL) WITHOUT ROWID
 """
 
 
-def look(image: Image.Image) -> int:
-    """The difference hash of an upright RGB picture, in 0 .. 2**64 - 1."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a picture looks like.
+
+    Attributes:
+        bits: The difference hash, 8 bytes.
+        colours: 8 x 8 RGB cells, row by row, 192 bytes.
+    """
+
+    bits: bytes
+    colours: bytes
+
+
+def look(image: Image.Image) -> Look:
+    """The look of an upright RGB picture."""
     grey = image.convert("L").resize((9, 8), Image.Resampling.BOX)
     cells = np.asarray(grey, dtype=np.int16)
-    bits = cells[:, :-1] < cells[:, 1:]
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    bits = np.packbits(cells[:, :-1] < cells[:, 1:])
+    return Look(bits.tobytes(), image.resize((8, 8), Image.Resampling.BOX).tobytes())
 
 
-def look_at(path: Path, max_pixels: int) -> int:
+def look_at(path: Path, max_pixels: int) -> Look:
     """The `look` of a picture file; for a decode worker.
 
     Raises:
@@ -46,27 +60,25 @@ def look_at(path: Path, max_pixels: int) -> int:
         return look(load_rgb(image, draft_size=(DRAFT_PIXELS, DRAFT_PIXELS)))
 
 
-def note(catalog: Catalog, looks: Iterable[tuple[str, int]]) -> None:
+def note(catalog: Catalog, looks: Iterable[tuple[str, Look]]) -> None:
     """Keeps the looks of contents: (content hash, `look`)."""
-    # SQLite's integers are signed.
-    rows = [(content, value - 2 * _HALF_RANGE * (value >= _HALF_RANGE)) for content, value in looks]
+    rows = [(content, look.bits, look.colours) for content, look in looks]
     if rows:
         with catalog.transaction() as database:
             database.execute(_SCHEMA)
-            database.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", rows)
 
 
-def looks_of(catalog: Catalog, contents: Sequence[str]) -> dict[str, int]:
+def looks_of(catalog: Catalog, contents: Sequence[str]) -> dict[str, Look]:
     """The looks that are known, by content hash."""
-    found: dict[str, int] = {}
+    found: dict[str, Look] = {}
     with catalog.transaction() as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'looks'").fetchone():
             return found  # made by an earlier release, and only read since
         for start in range(0, len(contents), CHUNK):
             some = contents[start : start + CHUNK]
-            marks = ", ".join("?" * len(some))
-            rows = database.execute(f"SELECT hash, look FROM looks WHERE hash IN ({marks})", some)
-            found |= {content: value % (2 * _HALF_RANGE) for content, value in rows}
+            query = f"SELECT * FROM looks WHERE hash IN ({', '.join('?' * len(some))})"
+            found |= {row[0]: Look(*row[1:]) for row in database.execute(query, some)}
     return found
 
 
@@ -81,14 +93,14 @@ def unlooked(catalog: Catalog) -> list[tuple[str, str]]:
         ).fetchall()
 
 
-def all_looks(catalog: Catalog) -> Iterator[tuple[str, int]]:
-    """Every look of a content that some file holds."""
+def all_looks(catalog: Catalog) -> dict[str, Look]:
+    """The looks of all contents that some file holds, by content hash."""
     with catalog.transaction() as database:
         database.execute(_SCHEMA)
         rows = database.execute(
-            "SELECT hash, look FROM looks WHERE hash IN (SELECT hash FROM files) ORDER BY hash"
-        ).fetchall()
-    return ((content, value % (2 * _HALF_RANGE)) for content, value in rows)
+            "SELECT * FROM looks WHERE hash IN (SELECT hash FROM files) ORDER BY hash"
+        )
+        return {row[0]: Look(*row[1:]) for row in rows}
 
 
 def drop(catalog: Catalog, contents: Sequence[str]) -> None:

@@ -57,6 +57,11 @@ class Parts:
         self._store: Store | None = None
         self._scores: ScoreCache | None = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether the library folder may be written."""
+        return os.access(self.folder, os.W_OK)
+
     @cached_property
     def limits(self) -> Limits:
         """What one file may cost."""
@@ -117,7 +122,8 @@ class Parts:
                 remedy="leave out --preset and recall.model to keep the library's own model, "
                 "or index into a new folder",
             )
-        self.catalog.set_meta("embedder", name)
+        if self.catalog.get_meta("embedder") != name and self.writable:
+            self.catalog.set_meta("embedder", name)
         return embedder
 
     def _open_store(self) -> Store:

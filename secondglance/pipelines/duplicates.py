@@ -98,7 +98,7 @@ def find_duplicates(
             remedy="1 is alike in all 64 bits; below 0.75 pictures of different things match",
         )
     failures = _look_at_the_rest(parts, on_progress)
-    near = near_groups(dict(looks.all_looks(parts.catalog)), threshold=threshold)
+    near = near_groups(looks.all_looks(parts.catalog), threshold=threshold)
     together = {content for group in near for content in group}
     exact = [[content] for content in _copied(parts) if content not in together]
     sizes = _sizes(parts, [content for group in (*near, *exact) for content in group])
@@ -128,11 +128,11 @@ def _look_at_the_rest(parts: Parts, on_progress: Callable[[int, int], None]) -> 
     with pool:
         done = 0
         for some in _portions(todo, LOOKS_AT_ONCE):
-            calls: list[tuple[str, str, Future[int]]] = [
+            calls: list[tuple[str, str, Future[looks.Look]]] = [
                 (content, path, pool.submit(looks.look_at, Path(path), ingest.max_pixels))
                 for content, path in some
             ]
-            found: list[tuple[str, int]] = []
+            found: list[tuple[str, looks.Look]] = []
             for content, path, call in calls:
                 try:
                     found.append((content, pool.result(call)))

@@ -54,7 +54,7 @@ class _Work:
     segments: tuple[Segment, ...] = ()
     metadata: dict[str, int | float] = field(default_factory=dict)
     left: int = 0
-    look: int | None = None
+    look: looks.Look | None = None
     stored: list[str] = field(default_factory=list)
     damaged: int = 0
     reason: str = ""

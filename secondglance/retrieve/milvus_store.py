@@ -214,6 +214,25 @@ class MilvusStore:
                 )
         return [known[each] for each in ids if each in known]
 
+    def ids(self) -> Iterator[str]:
+        """Every id, in no order; what is written meanwhile may be missed."""
+        with self._session():
+            pages = self._client.query_iterator(
+                self._collection,
+                batch_size=_BATCH_ROWS,
+                output_fields=["id"],
+                timeout=self._timeout_s,
+            )
+        try:
+            while True:
+                with self._session():
+                    page = pages.next()
+                if not page:
+                    return
+                yield from (entity["id"] for entity in page)
+        finally:
+            pages.close()
+
     def count(self, *, filter: Filter | None = None) -> int:
         """How many records there are, or how many a filter keeps."""
         with self._session():
