@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from secondglance.config import PRESET_NAMES, Settings, load_settings, read_pres
 from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
 from secondglance.ingest.presence import absence
+from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
@@ -137,6 +139,50 @@ class Library:
                 retry_failed=retry_failed,
                 on_progress=on_progress,
             )
+
+    def watch(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        settle_s: float = 2.0,
+        stop: threading.Event | None = None,
+        on_report: Callable[[IndexReport], None] = lambda _: None,
+        on_progress: Callable[[index_pipeline.Progress], None] = lambda _: None,
+    ) -> IndexReport:
+        """Indexes, and again whenever something changed, until told to stop.
+
+        Between runs other processes may search the library, and index into it.
+
+        Args:
+            paths: Folders and files.
+            settle_s: How long a file must stay as it is before it counts as written.
+            stop: Set it to end the watch; the sum of all runs is returned then.
+            on_report: Called after each run that changed something or has something new to say.
+            on_progress: Called often during a run.
+
+        Raises:
+            IndexInterruptedError: Ctrl-C; its report is the sum of all runs.
+            InputError: There is no path, or one does not exist.
+        """
+        from secondglance.pipelines.watch import watch
+
+        def index(roots: Sequence[Path], postponed: Set[Path]) -> IndexReport:
+            with self._writing(wait=True):
+                try:
+                    return index_pipeline.index(
+                        self._parts, roots, postponed=postponed, on_progress=on_progress
+                    )
+                finally:
+                    self._parts.close_store()
+
+        return watch(
+            check_paths(paths, is_known=self._parts.catalog.knows),
+            index,
+            exclude=self.folder,
+            settle_s=settle_s,
+            stop=stop or threading.Event(),
+            on_report=on_report,
+        )
 
     @contextlib.contextmanager
     def _writing(self, *, wait: bool) -> Iterator[None]:

@@ -261,6 +261,7 @@ class IndexReport:
     failed: int = 0
     segments: int = 0
     seconds: float = 0.0
+    scan_seconds: float = 0.0
     errors: tuple[FileFailure, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 

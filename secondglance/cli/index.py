@@ -16,6 +16,7 @@ from secondglance.cli.options import ConfigOption, LibraryOption, PresetOption, 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from secondglance.library import Library
     from secondglance.pipelines.index import Progress
     from secondglance.pipelines.removal import Confirm
     from secondglance.types import IndexReport
@@ -44,6 +45,9 @@ def index(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the library up to date until Ctrl-C.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="How to run: local.")] = "local",
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -57,6 +61,10 @@ def index(
     """
     if engine != "local":
         raise typer.BadParameter(f"{engine!r} is not available; use local", param_hint="--engine")
+    if watch and (prune or retry_failed):
+        raise typer.BadParameter(
+            "goes with neither --prune nor --retry-failed", param_hint="--watch"
+        )
     from secondglance.library import Library
     from secondglance.pipelines.index import IndexInterruptedError
     from secondglance.pipelines.removal import RemovalRefusedError
@@ -67,6 +75,9 @@ def index(
     opened = Library.open(library, preset=preset, config=config, settings=settings)
     with opened:
         warn(opened.warnings)
+        if watch:
+            _watch(opened, paths, as_json=as_json)
+            return
         try:
             with _bar() as bar:
                 report = opened.index(
@@ -85,6 +96,24 @@ def index(
             stderr().print("interrupted; run the same command again to go on from here")
             raise
     _show(report, as_json=as_json)
+
+
+def _watch(opened: Library, paths: list[Path], *, as_json: bool) -> None:
+    """Reports every run that did something; Ctrl-C ends it, with the sum of all."""
+    from secondglance.pipelines.index import IndexInterruptedError
+
+    stderr().print("watching; Ctrl-C ends it", highlight=False)
+    try:
+        opened.watch(paths, on_report=lambda report: _show(report, as_json=as_json))
+    except IndexInterruptedError as interrupt:
+        report = interrupt.report
+        stderr().print(
+            f"watched: {report.indexed} indexed, {report.moved} moved, {report.removed} removed; "
+            f"the library is up to date with the last run",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
 
 
 def _confirm(bar: Bar, *, yes: bool) -> Confirm | None:

@@ -286,6 +286,13 @@ class Catalog:
                 (str(root), f"{root}/", f"{root}0"),
             ).fetchall()
 
+    def knows(self, path: Path) -> bool:
+        """Whether this is a file that was indexed, or a folder with such files."""
+        with self._errors():
+            query = "SELECT 1 FROM files WHERE path = ? OR path > ? AND path < ? LIMIT 1"
+            values = (str(path), f"{path}/", f"{path}0")
+            return self._db.execute(query, values).fetchone() is not None
+
     def paths(self) -> Iterator[tuple[str, str]]:
         """Every file and its root, in batches: a large catalog is not held in memory."""
         after = ""

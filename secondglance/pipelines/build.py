@@ -143,13 +143,17 @@ class Parts:
         self._scores = ScoreCache(self.folder / FILE_NAME, max_mb=settings.score_cache_mb)
         return open_cached_reranker(settings, self._scores)
 
+    def close_store(self) -> None:
+        """Lets go of the store until it is asked for again; others may open it meanwhile."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
     def close(self) -> None:
         """Lets go of the store, the catalog and the cache of scores. May be called twice."""
         if self._scores is not None:
             self._scores.close()
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self.close_store()
         self.catalog.close()
 
 

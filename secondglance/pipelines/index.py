@@ -63,6 +63,7 @@ def index(
     prune: bool = False,
     confirm: Confirm | None = None,
     retry_failed: bool = False,
+    postponed: Set[Path] = frozenset(),
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
     """Brings a library up to date with folders and files.
@@ -75,6 +76,7 @@ def index(
         confirm: Asked before a prune removes more than a tenth of the library's files:
             (files to remove, files in all); None refuses.
         retry_failed: Try files again that failed before and did not change.
+        postponed: Files to leave as they are known, because they are still being written.
         on_progress: Called often.
 
     Raises:
@@ -82,11 +84,10 @@ def index(
         RemovalRefusedError: All is done but for removing what is gone: it is too much.
         IndexInterruptedError: Ctrl-C; what was embedded is stored.
     """
-    parts.catalog.start_scan()
-    roots = check_paths(paths, is_known=lambda path: bool(parts.catalog.unseen(path)))
+    roots = check_paths(paths, is_known=parts.catalog.knows)
     if not roots and not prune:
         raise InputError("nothing to index", remedy="name at least one folder or file")
-    run = _Run(parts, retry_failed=retry_failed, on_progress=on_progress)
+    run = _Run(parts, retry_failed=retry_failed, postponed=postponed, on_progress=on_progress)
     try:
         run.scan(roots)
         run.embed()
@@ -98,13 +99,20 @@ def index(
 
 class _Run:
     def __init__(
-        self, parts: Parts, *, retry_failed: bool, on_progress: Callable[[Progress], None]
+        self,
+        parts: Parts,
+        *,
+        retry_failed: bool,
+        postponed: Set[Path],
+        on_progress: Callable[[Progress], None],
     ) -> None:
         self._parts = parts
         self._catalog: Catalog = parts.catalog
         self._retry_failed = retry_failed
+        self._postponed = postponed
         self._on_progress = on_progress
         self._started = time.monotonic()
+        self._scan_seconds = 0.0
         self._scan = Scan()
         self._todo: list[MediaItem] = []
         self._known_failures: list[FileFailure] = []
@@ -117,6 +125,7 @@ class _Run:
 
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
+        self._catalog.start_scan()
         count = 0
         for root in roots:
             before = count
@@ -127,9 +136,12 @@ class _Run:
                 self._catalog.see(paths)
                 known = self._catalog.files_among(paths)
                 for item in batch:
+                    if item.path in self._postponed:
+                        continue
                     self._sort(item, known.get(str(item.path)))
                 self._on_progress(Progress(stage="scan", done=count, total=0))
             self._present[root] = count - before
+        self._scan_seconds = time.monotonic() - self._started
         self._on_progress(Progress(stage="scan", done=count, total=count))
 
     def _sort(self, item: MediaItem, row: FileRow | None) -> None:
@@ -216,6 +228,7 @@ class _Run:
             absent=self._absent,
             failed=in_files,
             segments=job.segments if job else 0,
+            scan_seconds=round(self._scan_seconds, 3),
             seconds=round(time.monotonic() - self._started, 3),
             errors=tuple(sorted(failures, key=lambda failure: failure.path)),
             warnings=(*self._warnings, *(job.warnings if job else ())),
