@@ -187,6 +187,12 @@ class Library:
     @contextlib.contextmanager
     def _writing(self, *, wait: bool) -> Iterator[None]:
         """Keeps other processes from writing to the library."""
+        if not self._parts.writable:
+            raise LibraryError(
+                f"the library {self.folder} cannot be written",
+                remedy="make it writable, or copy it to a disk that is; it can still be searched "
+                "where it is, if its store is faiss, exact or a Milvus server",
+            )
         lock = FileLock(self.folder / "index.lock")
         try:
             lock.acquire(timeout=-1 if wait else 0)
@@ -195,11 +201,6 @@ class Library:
                 f"another process is indexing into {self.folder}",
                 remedy="wait until it is done and run the command again, or say --wait",
             ) from None
-        except OSError as error:
-            raise LibraryError(
-                f"the library {self.folder} cannot be written: {error.strerror}",
-                remedy="make it writable or copy it to a disk that is; it can still be searched",
-            ) from error
         try:
             yield
         finally:

@@ -27,7 +27,6 @@ from secondglance.types import IndexReport
 from tests.libraries import Open, counts, verify
 from tests.media import write_clip, write_pictures
 
-
 CAPTURED: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
 
 
