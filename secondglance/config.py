@@ -163,6 +163,9 @@ class SearchSettings(_Section):
         le=1,
         description="probability that one candidate must reach, or recall's order stays",
     )
+    group_duplicates: bool = Field(
+        default=True, description="one result for pictures that look nearly the same"
+    )
     not_weight: float = Field(
         default=0.5, ge=0, le=1, description="how far recall moves away from --not"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,16 @@ from filelock import FileLock, Timeout
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
 from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
+from secondglance.ingest.presence import absence
+from secondglance.ingest.scan import check_paths
+from secondglance.pipelines import duplicates as duplicates_pipeline
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
+from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts
+from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
+from secondglance.pipelines.removal import Confirm
 from secondglance.types import IndexReport, Kind, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -102,30 +110,101 @@ class Library:
         paths: Sequence[str | Path],
         *,
         prune: bool = False,
+        confirm: Confirm | None = None,
+        wait: bool = False,
         retry_failed: bool = False,
         on_progress: Callable[[index_pipeline.Progress], None] = lambda _: None,
     ) -> IndexReport:
         """Brings the library up to date with folders and files; see `pipelines.index.index`.
 
+        Args:
+            paths: Folders and files.
+            prune: Also remove files elsewhere that are gone.
+            confirm: Asked before a prune removes more than a tenth of the files; None refuses.
+            wait: For another process that indexes into this library, instead of an error.
+            retry_failed: Try files again that failed before and did not change.
+            on_progress: Called often.
+
         Raises:
             InputError: A path does not exist, or there is none.
             LibraryBusyError: Another process indexes into this library.
+            LibraryError: The folder cannot be written.
         """
+        with self._writing(wait=wait):
+            return index_pipeline.index(
+                self._parts,
+                paths,
+                prune=prune,
+                confirm=confirm,
+                retry_failed=retry_failed,
+                on_progress=on_progress,
+            )
+
+    def watch(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        settle_s: float = 2.0,
+        stop: threading.Event | None = None,
+        on_report: Callable[[IndexReport], None] = lambda _: None,
+        on_progress: Callable[[index_pipeline.Progress], None] = lambda _: None,
+    ) -> IndexReport:
+        """Indexes, and again whenever something changed, until told to stop.
+
+        Between runs other processes may search the library, and index into it.
+
+        Args:
+            paths: Folders and files.
+            settle_s: How long a file must stay as it is before it counts as written.
+            stop: Set it to end the watch; the sum of all runs is returned then.
+            on_report: Called after each run that changed something or has something new to say.
+            on_progress: Called often during a run.
+
+        Raises:
+            IndexInterruptedError: Ctrl-C; its report is the sum of all runs.
+            InputError: There is no path, or one does not exist.
+        """
+        from secondglance.pipelines.watch import watch
+
+        def index(roots: Sequence[Path], postponed: Set[Path]) -> IndexReport:
+            with self._writing(wait=True):
+                try:
+                    return index_pipeline.index(
+                        self._parts, roots, postponed=postponed, on_progress=on_progress
+                    )
+                finally:
+                    self._parts.close_store()
+
+        return watch(
+            check_paths(paths, is_known=self._parts.catalog.knows),
+            index,
+            exclude=self.folder,
+            settle_s=settle_s,
+            stop=stop or threading.Event(),
+            on_report=on_report,
+        )
+
+    @contextlib.contextmanager
+    def _writing(self, *, wait: bool) -> Iterator[None]:
+        """Keeps other processes from writing to the library."""
+        if not self._parts.writable:
+            raise LibraryError(
+                f"the library {self.folder} cannot be written",
+                remedy="make it writable, or copy it to a disk that is; it can still be searched "
+                "where it is, if its store is faiss, exact or a Milvus server",
+            )
         lock = FileLock(self.folder / "index.lock")
         try:
-            with lock.acquire(timeout=0):
-                return index_pipeline.index(
-                    self._parts,
-                    paths,
-                    prune=prune,
-                    retry_failed=retry_failed,
-                    on_progress=on_progress,
-                )
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise LibraryBusyError(
                 f"another process is indexing into {self.folder}",
-                remedy="wait until it is done, then run the command again",
+                remedy="wait until it is done and run the command again, or say --wait",
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def search(
         self,
@@ -139,6 +218,7 @@ class Library:
         min_score: float | None = None,
         budget_ms: float | None = None,
         group: bool = True,
+        group_duplicates: bool | None = None,
     ) -> SearchResult:
         """Answers a query in two passes; see `pipelines.search.search`.
 
@@ -156,6 +236,7 @@ class Library:
             min_score=min_score,
             budget_ms=budget_ms,
             group=group,
+            group_duplicates=group_duplicates,
         )
 
     def load(self) -> None:
@@ -171,6 +252,34 @@ class Library:
         """Frees the memory of both models, after what they work on; the next search loads them."""
         self._parts.unload()
 
+    def duplicates(
+        self,
+        *,
+        threshold: float | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> duplicates_pipeline.Duplicates:
+        """Copies, and pictures that look alike; see `pipelines.duplicates.find_duplicates`.
+
+        Raises:
+            InputError: The threshold is out of range.
+        """
+        return duplicates_pipeline.find_duplicates(
+            self._parts,
+            threshold=SAME_SHARE if threshold is None else threshold,
+            on_progress=on_progress,
+        )
+
+    def verify(self, *, repair: bool = False) -> verify_pipeline.Verification:
+        """Compares catalog and store, id by id; see `pipelines.verify.verify`.
+
+        Raises:
+            LibraryBusyError: Another process indexes into this library.
+        """
+        if not self._parts.writable:
+            return verify_pipeline.verify(self._parts)
+        with self._writing(wait=False):
+            return verify_pipeline.verify(self._parts, repair=repair)
+
     def status(self) -> dict[str, Any]:
         """What the library holds and how it is set up; opens no model."""
         catalog = self._parts.catalog
@@ -184,7 +293,11 @@ class Library:
             "index": store.capabilities.index if store else None,
             "vectors": store.count() if store else 0,
             "counts": catalog.counts(),
-            "roots": [{"path": r, "present": Path(r).is_dir()} for r in catalog.roots()],
+            "roots": [
+                {"path": root, "present": away is None, "absence": away, "files": files}
+                for root, files in catalog.roots().items()
+                for away in (absence(root),)
+            ],
             "failures": [{"path": f.path, "reason": f.reason} for f in catalog.failures()],
         }
 

@@ -185,6 +185,8 @@ class Hit:
         text: The passage, or the caption that a manifest gave.
         moments: Best stretches of a video, best first.
         copies: Other files with the same content.
+        near_duplicates: Files with nearly the same picture, which have no hit of their own.
+        absent: Whether no file of this content is there now, say on a drive that is away.
     """
 
     rank: int
@@ -203,6 +205,8 @@ class Hit:
     text: str = ""
     moments: tuple[Moment, ...] = ()
     copies: tuple[str, ...] = ()
+    near_duplicates: tuple[str, ...] = ()
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,16 +249,22 @@ class FileFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport:
-    """What an `index` run did. Counts are files, but for `segments`."""
+    """What an `index` run did. Counts are files, but for `segments`.
+
+    `absent` files were indexed before and were not found now; they are kept, for the drive may be
+    away, or because so many would have to be removed.
+    """
 
     files: int = 0
     indexed: int = 0
     unchanged: int = 0
     moved: int = 0
     removed: int = 0
+    absent: int = 0
     failed: int = 0
     segments: int = 0
     seconds: float = 0.0
+    scan_seconds: float = 0.0
     errors: tuple[FileFailure, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from secondglance import __version__
-from secondglance.cli import doctor, index, models, rerank, scenes, search, status
+from secondglance.cli import doctor, duplicates, index, models, rerank, scenes, search, status
 from secondglance.cli.console import show_log
 
 app = typer.Typer(
@@ -43,6 +43,9 @@ app.command(
     epilog='Example: secondglance rerank --query "a cat" --documents candidates.jsonl --format json'
 )(rerank.rerank)
 app.command(epilog="Example: secondglance status --library ~/media.library")(status.status)
+app.command(epilog="Example: secondglance duplicates --library ~/media.library")(
+    duplicates.duplicates
+)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

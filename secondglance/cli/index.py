@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,9 @@ from secondglance.cli.options import ConfigOption, LibraryOption, PresetOption, 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from secondglance.library import Library
     from secondglance.pipelines.index import Progress
+    from secondglance.pipelines.removal import Confirm
     from secondglance.types import IndexReport
 
 SHOWN_ERRORS = 20
@@ -33,8 +36,17 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Also remove files elsewhere that are gone.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Let --prune remove more than 10 % unasked.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run on this library to end.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the library up to date until Ctrl-C.")
     ] = False,
     engine: Annotated[str, typer.Option(help="How to run: local.")] = "local",
     config: ConfigOption = None,
@@ -44,12 +56,18 @@ def index(
     """Index images, videos and texts; run it again to bring the library up to date.
 
     Unchanged files are skipped, changed ones embedded again, and files that were deleted from the
-    folders named are removed. A file that cannot be read is listed with its reason.
+    folders named are removed. A file that cannot be read is listed with its reason. What lies on
+    a drive that is away is kept.
     """
     if engine != "local":
         raise typer.BadParameter(f"{engine!r} is not available; use local", param_hint="--engine")
+    if watch and (prune or retry_failed):
+        raise typer.BadParameter(
+            "goes with neither --prune nor --retry-failed", param_hint="--watch"
+        )
     from secondglance.library import Library
     from secondglance.pipelines.index import IndexInterruptedError
+    from secondglance.pipelines.removal import RemovalRefusedError
 
     settings = overrides(set_ or ())
     if workers is not None:
@@ -57,16 +75,59 @@ def index(
     opened = Library.open(library, preset=preset, config=config, settings=settings)
     with opened:
         warn(opened.warnings)
+        if watch:
+            _watch(opened, paths, as_json=as_json)
+            return
         try:
             with _bar() as bar:
                 report = opened.index(
-                    paths, prune=prune, retry_failed=retry_failed, on_progress=_Reporter(bar)
+                    paths,
+                    prune=prune,
+                    confirm=_confirm(bar, yes=yes),
+                    wait=wait,
+                    retry_failed=retry_failed,
+                    on_progress=_Reporter(bar),
                 )
+        except RemovalRefusedError as refusal:
+            _show(refusal.report, as_json=as_json)
+            raise
         except IndexInterruptedError as interrupt:
             _show(interrupt.report, as_json=as_json)
             stderr().print("interrupted; run the same command again to go on from here")
             raise
     _show(report, as_json=as_json)
+
+
+def _watch(opened: Library, paths: list[Path], *, as_json: bool) -> None:
+    """Reports every run that did something; Ctrl-C ends it, with the sum of all."""
+    from secondglance.pipelines.index import IndexInterruptedError
+
+    stderr().print("watching; Ctrl-C ends it", highlight=False)
+    try:
+        opened.watch(paths, on_report=lambda report: _show(report, as_json=as_json))
+    except IndexInterruptedError as interrupt:
+        report = interrupt.report
+        stderr().print(
+            f"watched: {report.indexed} indexed, {report.moved} moved, {report.removed} removed; "
+            f"the library is up to date with the last run",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
+
+
+def _confirm(bar: Bar, *, yes: bool) -> Confirm | None:
+    """Who is asked whether much may be removed: nobody where there is no terminal."""
+    if yes:
+        return lambda count, total: True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def ask(count: int, total: int) -> bool:
+        bar.stop()
+        return typer.confirm(f"{count} of {total} indexed files are gone. Remove them?", err=True)
+
+    return ask
 
 
 STAGES = {
@@ -139,6 +200,7 @@ def _show(report: IndexReport, *, as_json: bool) -> None:
             ("unchanged", report.unchanged),
             ("moved", report.moved),
             ("removed", report.removed),
+            ("kept though absent", report.absent),
             ("failed", report.failed),
         )
         if count

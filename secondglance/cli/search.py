@@ -42,6 +42,10 @@ def search(
     moments: Annotated[
         bool, typer.Option("--moments", help="Every stretch of a video is a result of its own.")
     ] = False,
+    group_duplicates: Annotated[
+        bool | None,
+        typer.Option(help="One result for pictures that look nearly the same, or each its own."),
+    ] = None,
     format_: Annotated[
         Format | None, typer.Option("--format", help="Left out: by --out's name, else table.")
     ] = None,
@@ -75,6 +79,7 @@ def search(
             min_score=min_score,
             budget_ms=budget_ms,
             group=not moments,
+            group_duplicates=group_duplicates,
         )
     warn(result.warnings)
     if chosen == "table" and out is None:

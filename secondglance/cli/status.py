@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from secondglance.cli.console import overrides, stdout, write
 from secondglance.cli.options import ConfigOption, LibraryOption, SetOption
+
+if TYPE_CHECKING:
+    from secondglance.pipelines.verify import Verification
 
 SHOWN_FAILURES = 20
 
@@ -18,19 +21,40 @@ def status(
     library: LibraryOption,
     config: ConfigOption = None,
     set_: SetOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare catalog and store, record by record.")
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="With --verify: make them agree; `index` does the rest."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:
-    """Show what a library holds, its models, and the files that failed."""
-    from rich.table import Table
+    """Show what a library holds, its models, and the files that failed.
 
+    With --verify the exit code is 1 if catalog and store disagree.
+    """
     from secondglance.library import Library
 
     settings = overrides(set_ or ())
     with Library.open(library, config=config, create=False, settings=settings) as opened:
+        checked = opened.verify(repair=repair) if verify or repair else None
         found = opened.status()
     if as_json:
+        if checked is not None:
+            found["verify"] = checked.to_dict()
         write(json.dumps(found, ensure_ascii=False), None)
-        return
+    else:
+        _show(found)
+        if checked is not None:
+            _show_verification(checked)
+    if checked is not None and not checked.agrees and not checked.repaired:
+        raise typer.Exit(1)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     counts = dict(found["counts"])
     failed = counts.pop("failed")
@@ -47,10 +71,28 @@ def status(
     ):
         table.add_row(f"[bold]{name}[/]", escape(str(value)))
     for root in found["roots"]:
-        missing = "" if root["present"] else " [yellow](not there now; its entries are kept)[/]"
-        table.add_row("[bold]folder[/]", escape(root["path"]) + missing)
+        text = f"{escape(root['path'])}: {root['files']} files"
+        if not root["present"]:
+            why = "empty" if root["absence"] == "empty" else "not there"
+            text += f" [yellow](absent: the folder is {why} now; its entries are kept)[/]"
+        table.add_row("[bold]folder[/]", text)
     stdout().print(table)
     for failure in found["failures"][:SHOWN_FAILURES]:
         stdout().print(f"[yellow]failed:[/] {escape(failure['path'])}: {escape(failure['reason'])}")
     if len(found["failures"]) > SHOWN_FAILURES:
         stdout().print(f"... and {len(found['failures']) - SHOWN_FAILURES} more; see --json")
+
+
+def _show_verification(checked: Verification) -> None:
+    says = "agree" if checked.agrees else "[bold red]disagree[/]"
+    stdout().print(
+        f"[bold]verify[/]  catalog and store {says}: {checked.records} records, "
+        f"{checked.stored} stored, {checked.missing} missing, {checked.foreign} foreign, "
+        f"{checked.duplicates} duplicate; {checked.unfinished} contents unfinished",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for path in checked.lost_files[:SHOWN_FAILURES]:
+        stdout().print(f"[yellow]not in the store:[/] {escape(path)}")
+    if checked.remedy is not None:
+        stdout().print(f"  [bold]try:[/] {checked.remedy}", highlight=False, soft_wrap=True)

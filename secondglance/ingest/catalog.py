@@ -8,6 +8,7 @@ leaves either a file that will be done again or records that the next run can fi
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import CatalogError, LibraryError
+from secondglance.media.sqlite import database_uri
 from secondglance.types import FileFailure, MediaItem
 
 SCHEMA_VERSION = 1
 FILE_NAME = "catalog.sqlite"
+CHUNK = 500
+"""Values of one statement; SQLite's builds differ in how many they take."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -84,24 +88,8 @@ class Announcement:
     described_by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outdated:
-    """A content whose records describe a file that moved or got another caption."""
-
-    hash: str
-    file: FileRow
-
-
 _COLUMNS = "path, root, kind, size, mtime_ns, caption, state, error, hash"
-
-_OUTDATED = """
-SELECT c.hash, c.described_by FROM contents c
-WHERE c.done
-  AND EXISTS (SELECT 1 FROM files f WHERE f.hash = c.hash)
-  AND NOT EXISTS (
-    SELECT 1 FROM files f WHERE f.hash = c.hash
-    AND c.described_by = f.path || char(10) || f.root || char(10) || f.caption)
-"""
+_COLUMN_NAMES = _COLUMNS.split(", ")
 
 
 class Catalog:
@@ -116,11 +104,14 @@ class Catalog:
         self.path = folder / FILE_NAME
         self._lock = threading.RLock()
         with self._errors():
-            self._db = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A commit must survive a power cut before the next batch counts on it.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
+            self._db = sqlite3.connect(
+                database_uri(self.path), uri=True, timeout=30, check_same_thread=False
+            )
+            if os.access(folder, os.W_OK):
+                self._db.execute("PRAGMA journal_mode = WAL")
+                # A commit must survive a power cut before the next batch counts on it.
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(_SCHEMA)
             self._db.execute("CREATE TEMP TABLE seen (path TEXT PRIMARY KEY) WITHOUT ROWID")
         version = self.get_meta("schema_version")
         if version is None:
@@ -149,6 +140,12 @@ class Catalog:
                 "the vectors stay and are not lost",
             ) from error
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database, for modules with tables or queries of their own; commits at the end."""
+        with self._errors(), self._db:
+            yield self._db
+
     def get_meta(self, key: str) -> str | None:
         """A value stored with the library."""
         with self._errors():
@@ -167,6 +164,17 @@ class Catalog:
                 f"SELECT {_COLUMNS} FROM files WHERE path = ?", (str(path),)
             ).fetchone()
         return None if row is None else _file_row(row)
+
+    def files_among(self, paths: Sequence[Path]) -> dict[str, FileRow]:
+        """What is known of files, by path; one query for several hundred of them."""
+        rows: list[tuple[object, ...]] = []
+        with self._errors():
+            for start in range(0, len(paths), CHUNK):
+                some = [str(path) for path in paths[start : start + CHUNK]]
+                marks = ", ".join("?" * len(some))
+                query = f"SELECT {_COLUMNS} FROM files WHERE path IN ({marks})"
+                rows += self._db.execute(query, some).fetchall()
+        return {str(row[0]): _file_row(row) for row in rows}
 
     def files_with(self, content: str) -> list[FileRow]:
         """The files that hold a content, by path."""
@@ -205,9 +213,17 @@ class Catalog:
                 "INSERT INTO records VALUES (?, ?)", ((content, id_) for id_ in ids)
             )
 
-    def finish(self, files: Iterable[tuple[MediaItem, str, str]]) -> None:
-        """Marks files done, all at once: (item, content hash, kind). Vectors come before."""
+    def finish(
+        self, files: Iterable[tuple[MediaItem, str, str]], *, gone: Iterable[str] = ()
+    ) -> None:
+        """Marks files done, all at once: (item, content hash, kind). Vectors come before.
+
+        Args:
+            files: What is done.
+            gone: Files to forget in the same transaction, because they moved.
+        """
         with self._errors(), self._db:
+            self._db.executemany("DELETE FROM files WHERE path = ?", ((path,) for path in gone))
             for item, content, kind in files:
                 self._db.execute("UPDATE contents SET done = 1 WHERE hash = ?", (content,))
                 self._put(item, kind=kind, state="done", error=None, content=content)
@@ -260,29 +276,41 @@ class Catalog:
                 "INSERT OR IGNORE INTO seen VALUES (?)", ((str(path),) for path in paths)
             )
 
-    def unseen(self, root: Path) -> list[str]:
-        """The files below a root that the scan did not come across."""
+    def unseen(self, root: Path) -> list[tuple[str, str]]:
+        """The files below a path that the scan did not come across: (path, root)."""
         # A range, not LIKE, which would fold case: "0" is the character after "/".
         with self._errors():
-            rows = self._db.execute(
-                "SELECT path FROM files WHERE (path = ? OR path > ? AND path < ?) "
+            return self._db.execute(
+                "SELECT path, root FROM files WHERE (path = ? OR path > ? AND path < ?) "
                 "AND path NOT IN (SELECT path FROM seen)",
                 (str(root), f"{root}/", f"{root}0"),
             ).fetchall()
-        return [str(row[0]) for row in rows]
 
-    def paths(self) -> Iterator[str]:
-        """Every file, in batches, so that a large catalog is not held in memory."""
+    def knows(self, path: Path) -> bool:
+        """Whether this is a file that was indexed, or a folder with such files."""
+        with self._errors():
+            query = "SELECT 1 FROM files WHERE path = ? OR path > ? AND path < ? LIMIT 1"
+            values = (str(path), f"{path}/", f"{path}0")
+            return self._db.execute(query, values).fetchone() is not None
+
+    def paths(self) -> Iterator[tuple[str, str]]:
+        """Every file and its root, in batches: a large catalog is not held in memory."""
         after = ""
         while True:
             with self._errors():
                 rows = self._db.execute(
-                    "SELECT path FROM files WHERE path > ? ORDER BY path LIMIT 10000", (after,)
+                    "SELECT path, root FROM files WHERE path > ? ORDER BY path LIMIT 10000",
+                    (after,),
                 ).fetchall()
             if not rows:
                 return
-            yield from (str(row[0]) for row in rows)
-            after = str(rows[-1][0])
+            yield from rows
+            after = rows[-1][0]
+
+    def file_count(self) -> int:
+        """How many files are known."""
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM files").fetchone()[0])
 
     def forget(self, paths: Sequence[str]) -> None:
         """Removes files from the catalog; `orphans` then names what only they held."""
@@ -314,26 +342,6 @@ class Catalog:
                     f"DELETE FROM {table} WHERE hash = ?", ((content,) for content in contents)
                 )
 
-    def outdated(self) -> list[Outdated]:
-        """Contents described by a path that no longer holds them, or by an older caption."""
-        with self._errors():
-            rows = self._db.execute(_OUTDATED).fetchall()
-        outdated = []
-        for content, described_by in rows:
-            files = self.files_with(content)
-            # Of several files with one content, the one that describes it goes on doing so.
-            same = [file for file in files if described_by.startswith(f"{file.path}\n")]
-            outdated.append(Outdated(hash=content, file=(same or files)[0]))
-        return outdated
-
-    def describe(self, descriptions: Sequence[tuple[str, str]]) -> None:
-        """Notes what payloads now say: (content, its `description`)."""
-        with self._errors(), self._db:
-            self._db.executemany(
-                "UPDATE contents SET described_by = ? WHERE hash = ?",
-                ((said, content) for content, said in descriptions),
-            )
-
     def failures(self) -> list[FileFailure]:
         """Every file with an error, by path."""
         with self._errors():
@@ -356,11 +364,11 @@ class Catalog:
                 "records": int(records.fetchone()[0]),
             }
 
-    def roots(self) -> list[str]:
-        """The folders that files were found in."""
+    def roots(self) -> dict[str, int]:
+        """The folders that files were found in, and how many each."""
         with self._errors():
-            rows = self._db.execute("SELECT DISTINCT root FROM files ORDER BY root").fetchall()
-        return [str(row[0]) for row in rows]
+            rows = self._db.execute("SELECT root, count(*) FROM files GROUP BY root ORDER BY root")
+            return dict(rows.fetchall())
 
     def close(self) -> None:
         """Lets go of the file. May be called twice."""
@@ -374,4 +382,4 @@ def description(path: Path | str, root: Path | str, caption: str) -> str:
 
 
 def _file_row(row: Sequence[object]) -> FileRow:
-    return FileRow(**dict(zip(_COLUMNS.split(", "), row, strict=True)))  # type: ignore[arg-type]
+    return FileRow(**dict(zip(_COLUMN_NAMES, row, strict=True)))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondglance.errors import MediaError
-from secondglance.ingest import images, media_types, text, video
+from secondglance.ingest import images, looks, media_types, text, video
 from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
 from secondglance.media.pictures import open_picture
@@ -45,6 +45,7 @@ class Decoded:
             frames are read afterwards in portions.
         frames: Frame index of each segment of a video.
         metadata: For the payload.
+        look: Of a picture; see `ingest.looks`.
         problems: Rows of a manifest that cannot be used: (row number, reason).
     """
 
@@ -53,6 +54,7 @@ class Decoded:
     pixels: npt.NDArray[np.uint8] | None = None
     frames: tuple[int, ...] = ()
     metadata: dict[str, int | float] = field(default_factory=dict)
+    look: looks.Look | None = None
     problems: tuple[tuple[int, str], ...] = ()
 
 
@@ -129,7 +131,11 @@ def _decode_image(path: Path, spec: Preprocessing, limits: Limits) -> Decoded:
         rgb = images.load_rgb(image, draft_size=(2 * spec.width, 2 * spec.height))
     pixels = images.resize(rgb, spec)[None]
     return Decoded(
-        kind="image", segments=(Segment(kind="image"),), pixels=pixels, metadata=metadata
+        kind="image",
+        segments=(Segment(kind="image"),),
+        pixels=pixels,
+        metadata=metadata,
+        look=looks.look(rgb),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,16 +29,22 @@ class Scan:
     unreadable: list[Path] = field(default_factory=list)
 
 
-def check_paths(paths: Sequence[str | Path]) -> list[Path]:
+def check_paths(
+    paths: Sequence[str | Path], *, is_known: Callable[[Path], bool] = lambda _: False
+) -> list[Path]:
     """Absolute paths of what a user named, without repeats or paths inside one another.
 
+    Args:
+        paths: Files and folders.
+        is_known: Whether a path that does not exist was there before: a drive that is away.
+
     Raises:
-        InputError: One does not exist.
+        InputError: One does not exist, and never did.
     """
     absolute: list[Path] = []
     for path in paths:
         full = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - keeps links
-        if not full.exists():
+        if not full.exists() and not is_known(full):
             raise InputError(
                 f"there is no file or folder {str(path)!r}",
                 remedy="check the path; if it is on a drive, connect it. Nothing was changed",

@@ -58,6 +58,11 @@ class Parts:
         self._store: Store | None = None
         self._scores: ScoreCache | None = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether the library folder may be written."""
+        return os.access(self.folder, os.W_OK)
+
     @cached_property
     def limits(self) -> Limits:
         """What one file may cost."""
@@ -131,7 +136,8 @@ class Parts:
                 remedy="leave out --preset and recall.model to keep the library's own model, "
                 "or index into a new folder",
             )
-        self.catalog.set_meta("embedder", name)
+        if self.catalog.get_meta("embedder") != name and self.writable:
+            self.catalog.set_meta("embedder", name)
         return embedder
 
     def _open_store(self) -> Store:
@@ -151,13 +157,17 @@ class Parts:
         self._scores = ScoreCache(self.folder / FILE_NAME, max_mb=settings.score_cache_mb)
         return open_cached_reranker(settings, self._scores)
 
+    def close_store(self) -> None:
+        """Lets go of the store until it is asked for again; others may open it meanwhile."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
     def close(self) -> None:
         """Lets go of the store, the catalog and the cache of scores. May be called twice."""
         if self._scores is not None:
             self._scores.close()
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self.close_store()
         self.catalog.close()
 
 

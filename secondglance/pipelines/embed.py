@@ -10,14 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secondglance.errors import MediaError
+from secondglance.ingest import looks
 from secondglance.ingest.catalog import Announcement, description
 from secondglance.ingest.decode import Decoded, decode, decode_frames
+from secondglance.ingest.presence import Roots
 from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.records import (
@@ -30,6 +31,8 @@ from secondglance.types import FileFailure, Kind, MediaItem, Record, Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from secondglance.ingest.embedder import ClipEmbedder
 
     Picture = npt.NDArray[np.uint8]
 
@@ -51,6 +54,7 @@ class _Work:
     segments: tuple[Segment, ...] = ()
     metadata: dict[str, int | float] = field(default_factory=dict)
     left: int = 0
+    look: looks.Look | None = None
     stored: list[str] = field(default_factory=list)
     damaged: int = 0
     reason: str = ""
@@ -82,6 +86,7 @@ class EmbedJob:
         self.warnings: list[str] = []
         self._catalog = parts.catalog
         self._parts = parts
+        self._batch_size = parts.settings.recall.batch_size
         self._items = items
         self._on_progress = on_progress
         self._works: dict[str, _Work] = {}
@@ -95,12 +100,18 @@ class EmbedJob:
         self._complete: list[_Work] = []
         self._touched: list[_Work] = []
         self._damaged: list[_Work] = []
+        self._linked: list[tuple[MediaItem, str, str]] = []
+        self._moved_from: set[str] = set()
+        self._roots = Roots()
         self._written_at = time.monotonic()
+
+    @property
+    def _embedder(self) -> ClipEmbedder:
+        # Loaded when the first content turns out to be new: moves and copies need no model.
+        return self._parts.embedder()
 
     def run(self) -> None:
         """Does the job. On Ctrl-C, stores what is embedded, then lets the interrupt go on."""
-        self._embedder = self._parts.embedder()
-        self._store = self._parts.store()
         ingest = self._parts.settings.ingest
         pool = DecodePool(
             workers=ingest.workers,
@@ -109,7 +120,7 @@ class EmbedJob:
         )
         # Enough to keep the workers busy during one batch of the embedder, and no more: what is
         # decoded and waits takes memory.
-        window = pool.workers * 2 + self._embedder.batch_size
+        window = pool.workers * 2 + self._batch_size
         with pool, ThreadPoolExecutor(HASH_THREADS) as threads:
             try:
                 hashed = self._hashed(threads)
@@ -118,7 +129,7 @@ class EmbedJob:
                     if not self._in_flight:
                         break
                     self._take(pool)
-                    self._embed(at_least=self._embedder.batch_size)
+                    self._embed(at_least=self._batch_size)
                 self._embed(at_least=1)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
@@ -149,12 +160,12 @@ class EmbedJob:
         self, pool: DecodePool, hashed: Iterator[tuple[MediaItem, str | None]], window: int
     ) -> None:
         """Keeps `window` calls with the workers; frames of open videos go before new files."""
-        spec, limits = self._embedder.preprocessing, self._parts.limits
+        limits = self._parts.limits
         while self._in_flight < window:
             if self._frame_calls:
                 work, positions, frames = self._frame_calls.popleft()
                 future: Future[Any] = pool.submit(
-                    decode_frames, work.item.path, frames, spec, limits
+                    decode_frames, work.item.path, frames, self._embedder.preprocessing, limits
                 )
                 self._expect(work, positions, future)
                 continue
@@ -164,7 +175,7 @@ class EmbedJob:
             if content is None or self._known(item, content):
                 continue
             work = self._works[content] = _Work(items=[item], content=content)
-            future = pool.submit(decode, item.path, item.kind, spec, limits)
+            future = pool.submit(decode, item.path, item.kind, self._embedder.preprocessing, limits)
             self._expect(work, None, future)
 
     def _expect(self, work: _Work, positions: tuple[int, ...] | None, future: Future[Any]) -> None:
@@ -184,20 +195,26 @@ class EmbedJob:
                 row.path
                 for row in self._catalog.files_with(content)
                 if row.path != str(item.path)
+                and row.path not in self._moved_from
                 # Only where the folder is there: an unplugged drive has moved nothing.
                 and not os.path.lexists(row.path)
-                and Path(row.root).is_dir()
+                and self._roots.absence(row.root) is None
             ),
             None,
         )
-        self._catalog.finish([(item, content, kind)])
+        self._linked.append((item, content, kind))
         if moved_from is None:
             self.indexed += 1
         else:
-            self._catalog.forget([moved_from])
+            self._moved_from.add(moved_from)
             self.moved += 1
+        if len(self._linked) >= WRITE_RECORDS or self._is_due():
+            self._write()
         self._report()
         return True
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._written_at > WRITE_EVERY_S
 
     def _take(self, pool: DecodePool) -> None:
         """Waits for one answer of a worker and queues its pictures and words."""
@@ -225,6 +242,7 @@ class EmbedJob:
         work.kind = decoded.kind
         work.segments = decoded.segments
         work.metadata = decoded.metadata
+        work.look = decoded.look
         work.left = len(decoded.segments)
         for row, problem in decoded.problems:
             self.failures.append(FileFailure(path=f"{work.item.path}:{row}", reason=problem))
@@ -267,7 +285,7 @@ class EmbedJob:
 
     def _embed(self, *, at_least: int) -> None:
         """Embeds what has come together; writes from time to time."""
-        size = self._embedder.batch_size
+        size = self._batch_size
         while len(self._pictures) >= at_least:
             batch, self._pictures = self._pictures[:size], self._pictures[size:]
             vectors = self._embedder.embed_pixels(np.stack([picture for _, _, picture in batch]))
@@ -277,8 +295,7 @@ class EmbedJob:
             vectors = self._embedder.embed_texts([segment.text for _, segment in words])
             self._add(words, vectors)
         self._report()
-        due = time.monotonic() - self._written_at > WRITE_EVERY_S
-        if due or len(self._records) >= WRITE_RECORDS:
+        if self._is_due() or len(self._records) >= WRITE_RECORDS:
             self._write()
 
     def _add(
@@ -310,10 +327,17 @@ class EmbedJob:
 
     def _write(self) -> None:
         """Ids to the catalog, vectors to the store, then files marked done."""
+        # Moved files and copies: their vectors are stored already.
+        self._catalog.finish(self._linked, gone=self._moved_from)
+        self._linked, self._moved_from = [], set()
         self._catalog.announce([self._announcement(work) for work in self._touched])
+        looks.note(
+            self._catalog, [(w.content, w.look) for w in self._touched if w.look is not None]
+        )
         if self._records:
-            self._store.upsert(self._records)
-            self._store.flush()
+            store = self._parts.store()
+            store.upsert(self._records)
+            store.flush()
             self.segments += len(self._records)
         for work in self._damaged:
             self._catalog.keep_records(work.content, work.stored)

@@ -7,22 +7,34 @@ store, files marked done. What no file holds any more is removed at the end.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import InputError
-from secondglance.ingest.catalog import Catalog, FileRow, Outdated, description
+from secondglance.ingest import looks, moves
+from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.embed import EmbedJob
 from secondglance.pipelines.records import file_payload
+from secondglance.pipelines.removal import (
+    MANY_SHARE,
+    Confirm,
+    RemovalRefusedError,
+    agreed,
+    find_gone,
+)
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
-DESCRIBED_AT_ONCE = 256
-"""Contents whose payloads are rewritten with one write and one commit."""
+DESCRIBED_AT_ONCE = 2000
+"""Records whose payloads are rewritten with one write and one commit, or those of one file."""
+
+SORTED_AT_ONCE = 1000
+"""Files that the scan compares with the catalog in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +61,9 @@ def index(
     paths: Sequence[str | Path],
     *,
     prune: bool = False,
+    confirm: Confirm | None = None,
     retry_failed: bool = False,
+    postponed: Set[Path] = frozenset(),
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
     """Brings a library up to date with folders and files.
@@ -57,36 +71,48 @@ def index(
     Args:
         parts: Of the library.
         paths: Folders and files.
-        prune: Also remove files outside `paths` that no longer exist.
+        prune: Also remove files outside `paths` that no longer exist, and those below a path that
+            is missing or empty; other folders that are away keep theirs.
+        confirm: Asked before a prune removes more than a tenth of the library's files:
+            (files to remove, files in all); None refuses.
         retry_failed: Try files again that failed before and did not change.
+        postponed: Files to leave as they are known, because they are still being written.
         on_progress: Called often.
 
     Raises:
-        InputError: A path does not exist, or there is none.
+        InputError: There is no path, or one does not exist and holds no indexed files.
+        RemovalRefusedError: All is done but for removing what is gone: it is too much.
         IndexInterruptedError: Ctrl-C; what was embedded is stored.
     """
-    roots = check_paths(paths)
+    roots = check_paths(paths, is_known=parts.catalog.knows)
     if not roots and not prune:
         raise InputError("nothing to index", remedy="name at least one folder or file")
-    run = _Run(parts, retry_failed=retry_failed, on_progress=on_progress)
+    run = _Run(parts, retry_failed=retry_failed, postponed=postponed, on_progress=on_progress)
     try:
         run.scan(roots)
         run.embed()
     except KeyboardInterrupt:
         raise IndexInterruptedError(run.report()) from None
-    run.tidy(roots, prune=prune)
+    run.tidy(prune=prune, confirm=confirm)
     return run.report()
 
 
 class _Run:
     def __init__(
-        self, parts: Parts, *, retry_failed: bool, on_progress: Callable[[Progress], None]
+        self,
+        parts: Parts,
+        *,
+        retry_failed: bool,
+        postponed: Set[Path],
+        on_progress: Callable[[Progress], None],
     ) -> None:
         self._parts = parts
         self._catalog: Catalog = parts.catalog
         self._retry_failed = retry_failed
+        self._postponed = postponed
         self._on_progress = on_progress
         self._started = time.monotonic()
+        self._scan_seconds = 0.0
         self._scan = Scan()
         self._todo: list[MediaItem] = []
         self._known_failures: list[FileFailure] = []
@@ -94,29 +120,31 @@ class _Run:
         self._present: dict[Path, int] = {}
         self._unchanged = 0
         self._removed = 0
+        self._absent = 0
         self._warnings: list[str] = []
 
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
         self._catalog.start_scan()
         count = 0
-        batch: list[Path] = []
         for root in roots:
             before = count
-            for item in walk(root, exclude=self._parts.folder, scan=self._scan):
-                count += 1
-                batch.append(item.path)
-                self._sort(item)
-                if len(batch) == 1000:
-                    self._catalog.see(batch)
-                    batch.clear()
-                    self._on_progress(Progress(stage="scan", done=count, total=0))
+            found = walk(root, exclude=self._parts.folder, scan=self._scan)
+            for batch in _batches(found if root.exists() else iter(())):
+                count += len(batch)
+                paths = [item.path for item in batch]
+                self._catalog.see(paths)
+                known = self._catalog.files_among(paths)
+                for item in batch:
+                    if item.path in self._postponed:
+                        continue
+                    self._sort(item, known.get(str(item.path)))
+                self._on_progress(Progress(stage="scan", done=count, total=0))
             self._present[root] = count - before
-        self._catalog.see(batch)
+        self._scan_seconds = time.monotonic() - self._started
         self._on_progress(Progress(stage="scan", done=count, total=count))
 
-    def _sort(self, item: MediaItem) -> None:
-        row = self._catalog.file(item.path)
+    def _sort(self, item: MediaItem, row: FileRow | None) -> None:
         if (
             row is None
             or not row.same_file_as(item)
@@ -137,7 +165,6 @@ class _Run:
         if not self._todo:
             return
         self._on_progress(Progress(stage="load", done=0, total=0))
-        self._parts.embedder()
         self._job = EmbedJob(self._parts, self._todo, on_progress=self._on_embed)
         self._job.run()
 
@@ -147,45 +174,45 @@ class _Run:
             Progress(stage="embed", done=done, total=total, failed=failed, segments=segments)
         )
 
-    def tidy(self, roots: Sequence[Path], *, prune: bool) -> None:
+    def tidy(self, *, prune: bool, confirm: Confirm | None) -> None:
         """Removes what is gone, and lets payloads name the files that hold them now."""
         self._on_progress(Progress(stage="tidy", done=0, total=0))
-        gone: set[str] = set()
-        for root in roots:
-            gone.update(self._gone_below(root, prune=prune))
-        if prune:
-            gone.update(path for path in self._catalog.paths() if not Path(path).exists())
-        if gone:
-            self._catalog.forget(sorted(gone))
-            self._removed = len(gone)
+        gone = find_gone(
+            self._catalog, self._present, unreadable=self._scan.unreadable, prune=prune
+        )
+        self._warnings += gone.warnings
+        self._absent = gone.absent
+        refusal = self._remove(gone.paths, prune=prune, confirm=confirm)
         if orphans := self._catalog.orphans():
             store = self._parts.store()
             store.delete([id_ for content in orphans for id_ in self._catalog.record_ids(content)])
             store.flush()
+            looks.drop(self._catalog, orphans)
             self._catalog.drop_contents(orphans)
-        outdated = self._catalog.outdated()
-        for start in range(0, len(outdated), DESCRIBED_AT_ONCE):
-            _describe_again(self._parts, outdated[start : start + DESCRIBED_AT_ONCE])
+        _describe_again(self._parts, moves.outdated(self._catalog))
+        if refusal is not None:
+            refusal.report = self.report()
+            raise refusal
 
-    def _gone_below(self, root: Path, *, prune: bool) -> list[str]:
-        missing = self._catalog.unseen(root)
-        if missing and not self._present[root] and not prune:
-            # An empty folder is what an unplugged drive leaves behind.
-            self._warnings.append(
-                f"{root} is empty, {len(missing)} indexed files are kept; "
-                "if they were deleted on purpose, run again with --prune"
-            )
-            return []
-        unreadable = self._scan.unreadable
-        return [
-            path
-            for path in missing
-            if not any(
-                folder == Path(path) or folder in Path(path).parents for folder in unreadable
-            )
-            # An unseen file that exists is hidden, linked, or listed by a manifest elsewhere.
-            and not Path(path).exists()
-        ]
+    def _remove(
+        self, paths: Set[str], *, prune: bool, confirm: Confirm | None
+    ) -> RemovalRefusedError | None:
+        """Forgets deleted files, unless there are too many for anyone not to ask."""
+        total = self._catalog.file_count()
+        try:
+            if agreed(len(paths), total, prune=prune, confirm=confirm):
+                self._catalog.forget(sorted(paths))
+                self._removed = len(paths)
+                return None
+        except RemovalRefusedError as error:
+            self._absent += len(paths)
+            return error
+        self._absent += len(paths)
+        self._warnings.append(
+            f"{len(paths)} of {total} indexed files are gone, more than {MANY_SHARE:.0%}; they are "
+            "kept; if they were deleted on purpose, run again with --prune"
+        )
+        return None
 
     def report(self) -> IndexReport:
         """What was done so far."""
@@ -198,29 +225,40 @@ class _Run:
             unchanged=self._unchanged,
             moved=job.moved if job else 0,
             removed=self._removed,
+            absent=self._absent,
             failed=in_files,
             segments=job.segments if job else 0,
+            scan_seconds=round(self._scan_seconds, 3),
             seconds=round(time.monotonic() - self._started, 3),
             errors=tuple(sorted(failures, key=lambda failure: failure.path)),
             warnings=(*self._warnings, *(job.warnings if job else ())),
         )
 
 
-def _describe_again(parts: Parts, outdated: Sequence[Outdated]) -> None:
+def _batches(items: Iterator[MediaItem]) -> Iterator[list[MediaItem]]:
+    while batch := list(itertools.islice(items, SORTED_AT_ONCE)):
+        yield batch
+
+
+def _describe_again(parts: Parts, outdated: Sequence[moves.Outdated]) -> None:
     """Rewrites payloads after moves and new captions; the vectors are kept."""
-    store = parts.store()
-    renewed = [
-        dataclasses.replace(record, payload=_renamed(record, item.file))
-        for item in outdated
-        for record in store.get(parts.catalog.record_ids(item.hash))
-    ]
-    if renewed:
-        store.upsert(renewed)
-        store.flush()
-    files = ((item.hash, item.file) for item in outdated)
-    parts.catalog.describe(
-        [(content, description(file.path, file.root, file.caption)) for content, file in files]
-    )
+    files: dict[str, FileRow] = {}  # by record
+    said: list[tuple[str, str]] = []
+    for item in outdated:
+        file = item.file
+        files |= dict.fromkeys(parts.catalog.record_ids(item.hash), file)
+        said.append((item.hash, description(file.path, file.root, file.caption)))
+        if len(files) >= DESCRIBED_AT_ONCE or item is outdated[-1]:
+            store = parts.store()
+            store.upsert(
+                [
+                    dataclasses.replace(record, payload=_renamed(record, files[record.id]))
+                    for record in store.get(list(files))
+                ]
+            )
+            store.flush()
+            moves.describe(parts.catalog, said)
+            files, said = {}, []
 
 
 def _renamed(record: Record, file: FileRow) -> dict[str, str | int | float]:

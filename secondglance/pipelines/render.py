@@ -118,6 +118,10 @@ def shown_name(hit: Hit) -> str:
         name += f"\n  {words[:100]}{'...' if len(words) > 100 else ''}"
     if hit.copies:
         name += f"\n  and {len(hit.copies)} more with the same content"
+    if hit.near_duplicates:
+        name += f"\n  and {len(hit.near_duplicates)} that look nearly the same"
+    if hit.absent:
+        name += "\n  (absent: not there now)"
     return name
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondglance.errors import InputError, MediaError, SecondGlanceError
-from secondglance.ingest import video
+from secondglance.ingest import looks, video
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import Parts
+from secondglance.pipelines.near import alike_to_earlier
 from secondglance.pipelines.second_pass import Candidate
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
@@ -76,6 +77,7 @@ def search(
     min_score: float | None = None,
     budget_ms: float | None = None,
     group: bool = True,
+    group_duplicates: bool | None = None,
 ) -> SearchResult:
     """Answers a query.
 
@@ -92,6 +94,7 @@ def search(
             candidate, there may be quick ones, by which the best get a full one; candidates it
             does not reach keep their recall order, after those it reached.
         group: One hit a video with its best moments; otherwise each stretch is a hit.
+        group_duplicates: One hit for pictures that look nearly the same; it names the others.
 
     Raises:
         InputError: The query, the filter or a number cannot be used.
@@ -101,6 +104,8 @@ def search(
     k = defaults.k if k is None else k
     recall = max(k, defaults.recall if recall is None else recall)
     rerank = defaults.rerank if rerank is None else rerank
+    if group_duplicates is None:
+        group_duplicates = defaults.group_duplicates
     _check(query, k, recall)
     condition = _condition(filter, kind)
     clock = _Clock()
@@ -110,7 +115,9 @@ def search(
     with clock.stage("embed"):
         vector = embed_query(parts, query)
     with clock.stage("recall"):
-        candidates = _recall(parts, vector, recall, condition, group=group)
+        candidates = _recall(
+            parts, vector, recall, condition, group=group, group_duplicates=group_duplicates
+        )
 
     warnings: list[str] = []
     scores: list[PairScore | None] = [None] * len(candidates)
@@ -223,7 +230,13 @@ def _condition(filter: str | Filter | None, kind: Kind | None) -> Filter | None:
 
 
 def _recall(
-    parts: Parts, vector: Vector, wanted: int, condition: Filter | None, *, group: bool
+    parts: Parts,
+    vector: Vector,
+    wanted: int,
+    condition: Filter | None,
+    *,
+    group: bool,
+    group_duplicates: bool,
 ) -> list[Candidate]:
     """The best `wanted` candidates; asks for more records while videos fold many into one."""
     store = parts.store()
@@ -231,6 +244,8 @@ def _recall(
     while True:
         matches = store.search(vector, limit=depth, filter=condition)
         candidates = _grouped(parts, matches, group=group)
+        if group_duplicates:
+            candidates = _without_near_duplicates(parts, candidates)
         if len(candidates) >= wanted or len(matches) < depth or depth >= DEPTH_LIMIT:
             return candidates[:wanted]
         depth = min(4 * depth, DEPTH_LIMIT)
@@ -248,16 +263,34 @@ def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[Can
         files = [file.path for file in parts.catalog.files_with(str(best.payload["item"]))]
         if not files:
             continue  # stored by a run that was killed before it finished the file
-        files.sort(key=lambda path: path != described)
+        here = {path: Path(path).exists() for path in files}
+        files.sort(key=lambda path: (not here[path], path != described))
         moments = tuple(_moment(match) for match in members[:MAX_MOMENTS])
         candidates.append(
             Candidate(
                 match=best,
                 paths=tuple(files),
+                absent=not any(here.values()),
                 moments=moments if best.payload["kind"] == "video" else (),
             )
         )
     return candidates
+
+
+def _without_near_duplicates(parts: Parts, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Of pictures that look alike the best stays, or the first that is there now."""
+    items = [str(candidate.match.payload["item"]) for candidate in candidates]
+    known = looks.looks_of(parts.catalog, items)
+    groups: dict[int, list[Candidate]] = {}
+    likeness = alike_to_earlier([known.get(item) for item in items])
+    for position, (candidate, earlier) in enumerate(zip(candidates, likeness, strict=True)):
+        groups.setdefault(position if earlier is None else earlier, []).append(candidate)
+    kept = []
+    for members in groups.values():
+        shown = next((member for member in members if not member.absent), members[0])
+        others = (path for member in members if member is not shown for path in member.paths)
+        kept.append(dataclasses.replace(shown, near_duplicates=tuple(others)))
+    return kept
 
 
 def _moment(match: Match) -> Moment:
@@ -310,4 +343,6 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> 
         text=str(payload.get("text", "")),
         moments=candidate.moments,
         copies=candidate.paths[1:],
+        near_duplicates=candidate.near_duplicates,
+        absent=candidate.absent,
     )

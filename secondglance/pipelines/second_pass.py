@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,26 @@ from secondglance.rerank.cascade import Cascade, CascadeResult
 from secondglance.rerank.coarse import coarse_view
 from secondglance.types import Content, Match, Moment, PairScore, Query, VideoClip
 
+AWAY = "absent: the file is not there now; is its drive connected?"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What recall found: its best record, the files that hold it, and its moments if a video."""
+    """What recall found.
+
+    Attributes:
+        match: The best record.
+        paths: The files that hold it.
+        moments: Of a video, best first.
+        near_duplicates: Files whose pictures look nearly the same.
+        absent: Whether none of `paths` is there now.
+    """
 
     match: Match
     paths: tuple[str, ...]
     moments: tuple[Moment, ...]
+    near_duplicates: tuple[str, ...] = ()
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +62,15 @@ def rerank(
         MediaError: The query itself cannot be read.
         RerankError: The second pass as a whole failed.
     """
+    here = [candidate for candidate in candidates if not _is_away(candidate)]
+    if len(here) < len(candidates):
+        some = SecondPass(scores=[])
+        if here:
+            some = rerank(reranker, query, here, budget_ms=budget_ms)
+        left = iter(some.scores)
+        away = PairScore(score=None, error=AWAY)
+        found_scores = [away if _is_away(candidate) else next(left) for candidate in candidates]
+        return dataclasses.replace(some, scores=found_scores)
     wanted = Content(
         texts=(query.text,) if query.text.strip() else (),
         images=(Path(query.image).expanduser(),) if query.image is not None else (),
@@ -65,6 +87,11 @@ def rerank(
     )
     warnings = (_shortfall(found, budget_ms),) if found.used_up else ()
     return SecondPass(scores=[*found.scores], warnings=(*warnings, *_reduced(found.scores)))
+
+
+def _is_away(candidate: Candidate) -> bool:
+    # The words of a text are in the store; pixels are read again.
+    return candidate.absent and candidate.match.payload["kind"] != "text"
 
 
 class _ButNot:

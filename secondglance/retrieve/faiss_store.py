@@ -137,7 +137,7 @@ class FaissStore(LocalStore):
                 with self._session() as database:
                     with transaction(database):
                         self._catch_up(database)
-                    if self._unsaved:
+                    if self._unsaved and self._writable:
                         self._save(database)
             finally:
                 super().close()

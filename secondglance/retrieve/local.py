@@ -7,6 +7,7 @@ upsert of an unchanged vector keeps its row and leaves the index alone.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondglance.errors import DimensionError, InputError, StoreError
+from secondglance.media.sqlite import database_uri
 from secondglance.retrieve.filter_compilers import to_sql
 from secondglance.retrieve.filters import FIELDS, Filter, Value, comparable
 from secondglance.retrieve.payload import Row, check_limit, load, rows_of, unit
@@ -78,8 +80,13 @@ class LocalStore(ABC):
         path = self._folder / "records.sqlite"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._writable = os.access(self._folder, os.W_OK)
             self._database = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                database_uri(path),
+                uri=True,
+                timeout=_BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,
             )
             with self._session() as database:
                 self._set_up(database)
@@ -152,6 +159,18 @@ class LocalStore(ABC):
             if key in known
         ]
 
+    def ids(self) -> Iterator[str]:
+        """Every id, in no order; what is written meanwhile may be missed."""
+        after = 0
+        while True:
+            with self._session() as database:
+                query = "SELECT row, id FROM records WHERE row > ? ORDER BY row LIMIT 10000"
+                rows = database.execute(query, (after,)).fetchall()
+            if not rows:
+                return
+            yield from (key for _, key in rows)
+            after = rows[-1][0]
+
     def count(self, *, filter: Filter | None = None) -> int:
         """How many records there are, or how many a filter keeps."""
         condition, values = ("1", []) if filter is None else to_sql(filter)
@@ -162,6 +181,8 @@ class LocalStore(ABC):
 
     def flush(self) -> None:
         """Returns when everything written before survives a kill of this process."""
+        if not self._writable:
+            return
         with self._session() as database:
             # Commits already survive a kill; the checkpoint brings them through a power cut too.
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -240,14 +261,15 @@ class LocalStore(ABC):
         return ranked[:limit]
 
     def _set_up(self, database: sqlite3.Connection) -> None:
-        # Pages of the default 4 KiB hold one common vector and waste the rest.
-        database.execute("PRAGMA page_size=16384")
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.executescript(_SCHEMA)
-        with transaction(database, write=True):
-            stamp = {"version": _SCHEMA_VERSION, "dim": self._dim, "revision": 0, "removals": 0}
-            database.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", stamp.items())
+        if self._writable:
+            # Pages of the default 4 KiB hold one common vector and waste the rest.
+            database.execute("PRAGMA page_size=16384")
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.executescript(_SCHEMA)
+            with transaction(database, write=True):
+                stamp = {"version": _SCHEMA_VERSION, "dim": self._dim, "revision": 0, "removals": 0}
+                database.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", stamp.items())
         meta = dict(database.execute("SELECT key, value FROM meta"))
         if meta["version"] != _SCHEMA_VERSION:
             raise StoreError(

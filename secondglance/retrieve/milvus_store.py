@@ -214,6 +214,18 @@ class MilvusStore:
                 )
         return [known[each] for each in ids if each in known]
 
+    def ids(self) -> Iterator[str]:
+        """Every id, in no order; what is written meanwhile may be missed."""
+        asked = {"batch_size": _BATCH_ROWS, "output_fields": ["id"], "timeout": self._timeout_s}
+        with self._session():
+            pages = self._client.query_iterator(self._collection, **asked)
+            page = pages.next()
+        while page:
+            yield from (entity["id"] for entity in page)
+            with self._session():
+                page = pages.next()
+        pages.close()
+
     def count(self, *, filter: Filter | None = None) -> int:
         """How many records there are, or how many a filter keeps."""
         with self._session():

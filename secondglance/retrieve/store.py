@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,6 +68,10 @@ class Store(Protocol):
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records that exist among `ids`, in the order of `ids`."""
+        ...
+
+    def ids(self) -> Iterator[str]:
+        """Every id, in no order; what is written meanwhile may be missed."""
         ...
 
     def count(self, *, filter: Filter | None = None) -> int:

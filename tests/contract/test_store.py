@@ -49,6 +49,17 @@ def test_empty_store(store: Store) -> None:
     assert store.count(filter=kind_is("image")) == 0
 
 
+def test_ids_are_all_that_is_stored(store: Store) -> None:
+    assert list(store.ids()) == []
+    written = records(2500)
+    store.upsert(written)
+    store.upsert(written[:700])
+    store.delete([record.id for record in written[:20]])
+    found = list(store.ids())
+    assert len(found) == 2480
+    assert set(found) == {record.id for record in written[20:]}
+
+
 def test_upsert_twice_changes_nothing(store: Store) -> None:
     written = records(50)
     store.upsert(written)

@@ -104,7 +104,7 @@ def test_folders_that_were_not_scanned_keep_their_files(media: Path, open_librar
     library.index([media, elsewhere])
     gone.unlink()
     assert counts(library.index([media])) == {"files": 8, "unchanged": 8}
-    report = library.index([media], prune=True)
+    report = library.index([media], prune=True, confirm=lambda *_: True)
     assert counts(report) == {"files": 8, "unchanged": 8, "removed": 1}
     verify(library)
 
@@ -117,7 +117,7 @@ def test_an_emptied_folder_may_be_an_unplugged_drive(media: Path, open_library: 
     report = library.index([media])
     assert report.removed == 0
     assert "8 indexed files are kept" in report.warnings[0]
-    assert library.index([media], prune=True).removed == 8
+    assert library.index([media], prune=True, confirm=lambda *_: True).removed == 8
     assert library.status()["vectors"] == 0
     shutil.rmtree(media)
     with pytest.raises(InputError, match=r"no file or folder .*media.*Nothing was changed"):
@@ -300,3 +300,35 @@ def test_long_captions_in_any_script_fit(media: Path, open_library: Open, store:
     library = open_library(store=store)
     assert counts(library.index([media])) == {"files": 9, "indexed": 9}
     verify(library)
+
+
+def test_moves_and_copies_load_no_model_and_commit_together(
+    tmp_path: Path, open_library: Open
+) -> None:
+    media = tmp_path / "notes"
+    (media / "a").mkdir(parents=True)
+    for number in range(300):
+        (media / "a" / f"{number}.txt").write_text(f"note {number % 200}")
+    library = open_library()
+    assert counts(library.index([media])) == {"files": 300, "indexed": 300}
+    before = stored_ids(library)
+    assert len(before) == 200
+    open_library.close()
+    (media / "a").rename(media / "b")
+    shutil.copytree(media / "b", media / "c")
+    code = (
+        "import sys; from secondglance import Library\n"
+        f"with Library.open({str(open_library.folder)!r}) as library:\n"
+        "    statements = []\n"
+        "    library._parts.catalog._db.set_trace_callback(statements.append)\n"
+        f"    report = library.index([{str(media)!r}])\n"
+        "assert (report.moved, report.indexed, report.removed) == (300, 300, 0), report\n"
+        "assert 'torch' not in sys.modules\n"
+        "commits = sum(statement == 'COMMIT' for statement in statements)\n"
+        "assert commits < 30, commits\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    library = open_library()
+    assert stored_ids(library) == before
+    verify(library)
+    assert counts(library.index([media])) == {"files": 600, "unchanged": 600}

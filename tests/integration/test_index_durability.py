@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +23,11 @@ from secondglance.errors import (
     LibraryError,
 )
 from secondglance.library import Library
+from secondglance.types import IndexReport
 from tests.libraries import Open, counts, verify
 from tests.media import write_clip, write_pictures
+
+CAPTURED: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
 
 
 def test_two_runs_at_once_are_refused(media: Path, open_library: Open) -> None:
@@ -37,6 +43,59 @@ def test_two_runs_at_once_are_refused(media: Path, open_library: Open) -> None:
 
     library.index([media], on_progress=during)
     assert "another process is indexing" in busy[0]
+
+
+def test_a_second_run_may_wait_for_the_first(media: Path, open_library: Open) -> None:
+    library = open_library()
+    other = Library.open(open_library.folder)
+    waited: list[IndexReport] = []
+    thread = threading.Thread(target=lambda: waited.append(other.index([media], wait=True)))
+
+    def during(_: object) -> None:
+        if not thread.ident:
+            thread.start()
+            time.sleep(0.5)
+            assert waited == []
+
+    assert counts(library.index([media], on_progress=during)) == {"files": 8, "indexed": 8}
+    thread.join(30)
+    assert counts(waited[0]) == {"files": 8, "unchanged": 8}
+    other.close()
+
+
+@pytest.mark.parametrize("store", ["faiss", "exact"])
+def test_a_read_only_library_is_searched_and_not_written(
+    media: Path, open_library: Open, store: str
+) -> None:
+    library = open_library(store=store)
+    library.index([media])
+    # Root may write anywhere; without this capability it is held by permissions like anyone.
+    command = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root without setpriv cannot be kept from writing")
+        command = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override"]
+    open_library.close()
+    folders = [open_library.folder, *(f for f in open_library.folder.rglob("*") if f.is_dir())]
+    command += [sys.executable, "-m", "secondglance"]
+    where = ["--library", str(open_library.folder)]
+    try:
+        for folder in folders:
+            folder.chmod(0o555)
+        done = subprocess.run([*command, "index", str(media), *where], **CAPTURED)
+        assert done.returncode == 1
+        assert "cannot be written" in done.stderr
+        assert "try:" in done.stderr
+        assert "Traceback" not in done.stderr
+        done = subprocess.run([*command, "search", "x", *where, "--json"], **CAPTURED)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["hits"]) == 9
+        done = subprocess.run([*command, "status", *where, "--verify", "--json"], **CAPTURED)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["verify"]["agrees"]
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
 
 
 def test_another_embedder_is_refused(media: Path, open_library: Open, tmp_path: Path) -> None:
@@ -150,13 +209,14 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path, open_libr
         verify(library)
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path, open_library: Open) -> None:
+@pytest.mark.parametrize("store", ["faiss", "milvus"])
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, open_library: Open, store: str) -> None:
     """A limit on file size stands in for a full disk: writes fail in the middle of the job."""
     import resource
 
     media = tmp_path / "many"
     write_pictures(media, 300)
-    open_library(store="faiss")
+    open_library(store=store)
     open_library.close()
 
     def limit() -> None:

@@ -1,0 +1,27 @@
+"""What a decode worker may meet: files that hang, kill their worker, or take too much memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from secondglance.ingest import decode
+from secondglance.ingest.decode import Decoded, Limits
+from secondglance.ingest.images import Preprocessing
+from secondglance.ingest.media_types import FileKind
+
+
+def hazardous_decode(path: Path, kind: FileKind, spec: Preprocessing, limits: Limits) -> Decoded:
+    """`decode`, but for files whose names say what befalls the worker."""
+    if path.name.startswith("hangs"):
+        time.sleep(600)
+    if path.name.startswith("kills"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if path.name.startswith("greedy"):
+        bytearray(limits.max_memory_mb << 20)
+    if path.name.startswith("slow"):
+        path.with_suffix(".pid").write_text(str(os.getpid()))
+        time.sleep(60)
+    return decode.decode(path, kind, spec, limits)

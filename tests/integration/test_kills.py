@@ -1,0 +1,99 @@
+"""kill -9 at random moments of a run, again and again on one library."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.media import picture, write_pictures
+
+KILLS = 10
+"""For each store; the moments come from the seed, what they hit from the machine."""
+
+
+class Runner:
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.killing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the runner ended with {self._process.wait()}"
+        return line
+
+    def __call__(self, library: Path, media: Path, store: str, **order: Any) -> dict[str, Any]:
+        settings = {"store": {"backend": store}, "ingest": {"workers": 1}}
+        order |= {"library": str(library), "media": str(media), "settings": settings}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._answer())
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    runner = Runner()
+    yield runner
+    runner.close()
+
+
+def change(media: Path, round_: int, chosen: random.Random) -> None:
+    """Adds, changes, moves, copies and deletes files."""
+    files = sorted(media.rglob("*.jpg"))
+    victims = chosen.sample(files, 6)
+    victims[0].unlink()
+    victims[1].rename(media / f"moved-{round_}.jpg")
+    shutil.copy(victims[2], media / f"copy-{round_}.jpg")
+    picture(5000 + round_).save(victims[3])
+    (media / f"folder-{round_}").mkdir()
+    victims[4].rename(media / f"folder-{round_}" / victims[4].name)
+    write_pictures(media, 12, first=100 * (round_ + 1))
+
+
+@pytest.mark.parametrize("store", ["faiss", "milvus"])
+def test_killed_at_any_moment_every_file_is_there_once(
+    tmp_path: Path, runner: Runner, store: str
+) -> None:
+    chosen = random.Random(f"kills of {store}")
+    library, media = tmp_path / "library", tmp_path / "media"
+    write_pictures(media, 40)
+    whole = runner(library, media, store)
+    assert whole["report"]["indexed"] == 40
+    unfinished = killed = 0
+    for round_ in range(KILLS):
+        change(media, round_, chosen)
+        # The first run took longer than those to come: few moments fall behind their end.
+        moment = chosen.uniform(0.02, 0.8 * whole["report"]["seconds"] + 0.3)
+        killed += runner(library, media, store, kill_after_s=moment)["killed"]
+        found = runner(library, media, store)
+        # Right after the kill: what is done is stored, and nothing is stored that nobody knows.
+        assert found["before"].get("agrees", True), found["before"]
+        unfinished += found["before"].get("unfinished", 0)
+        files = {str(path) for path in media.rglob("*.jpg")}
+        assert found["after"]["agrees"], found["after"]
+        assert found["after"]["unfinished"] == 0
+        assert found["report"]["errors"] == []
+        assert found["after"]["stored"] == found["after"]["records"]
+        assert found["stored"] == dict.fromkeys(files, 1)
+    assert killed >= KILLS // 2, "the kills came too late to test anything"

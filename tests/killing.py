@@ -1,0 +1,71 @@
+"""One process that has imported everything, and forks a run of `index` for each kill.
+
+Speaks lines of JSON: {"library", "media", "settings", "kill_after_s"} -> {"killed"} or the report,
+what `verify` says, and how often each file's records are stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import open_clip  # noqa: F401 - what takes long is imported before the fork
+import pymilvus  # noqa: F401
+import torch
+
+from secondglance.library import Library
+from secondglance.retrieve import exact, faiss_store, milvus_store  # noqa: F401
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setpgid(0, 0)
+            os.close(reader)
+            _run(order, writer)
+            os._exit(0)
+        os.close(writer)
+        print(json.dumps(_wait(child, reader, order.get("kill_after_s"))), flush=True)
+
+
+def _wait(child: int, reader: int, kill_after_s: float | None) -> dict[str, Any]:
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)
+    with os.fdopen(reader) as pipe:
+        answer = "" if kill_after_s is not None else pipe.read()
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # its decode workers, as when a machine goes down
+    return json.loads(answer) if answer else {"killed": os.WIFSIGNALED(status)}
+
+
+def _run(order: dict[str, Any], writer: int) -> None:
+    folder = Path(order["library"])
+    with Library.open(folder, preset="starter", settings=order["settings"]) as library:
+        before = library.verify().to_dict() if (folder / "catalog.sqlite").exists() else {}
+        report = library.index([order["media"]])
+        after = library.verify().to_dict()
+        stored: dict[str, int] = {}
+        store = library._parts.store()
+        for record in store.get(sorted(store.ids())):
+            for file in library._parts.catalog.files_with(str(record.payload["item"])):
+                stored[file.path] = stored.get(file.path, 0) + 1
+    found = {"before": before, "report": report.to_dict(), "after": after, "stored": stored}
+    os.write(writer, json.dumps(found).encode())
+    os.close(writer)
+
+
+if __name__ == "__main__":
+    main()
