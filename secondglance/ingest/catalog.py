@@ -49,6 +49,8 @@ CREATE TABLE IF NOT EXISTS records (
     id TEXT NOT NULL,
     PRIMARY KEY (hash, id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sidecars (path TEXT PRIMARY KEY, stamp TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS described (hash TEXT PRIMARY KEY, said TEXT NOT NULL) WITHOUT ROWID;
 """
 
 State = Literal["done", "failed", "unreadable"]
@@ -148,6 +150,12 @@ class Catalog:
                 remedy="restore it from a backup, or move it away and index again: "
                 "the vectors stay and are not lost",
             ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database, for modules with tables or queries of their own; commits at the end."""
+        with self._errors(), self._db:
+            yield self._db
 
     def get_meta(self, key: str) -> str | None:
         """A value stored with the library."""
@@ -309,7 +317,7 @@ class Catalog:
     def drop_contents(self, contents: Sequence[str]) -> None:
         """Removes contents after their vectors were deleted."""
         with self._errors(), self._db:
-            for table in ("records", "contents"):
+            for table in ("records", "contents", "described"):
                 self._db.executemany(
                     f"DELETE FROM {table} WHERE hash = ?", ((content,) for content in contents)
                 )

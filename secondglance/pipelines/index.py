@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import InputError
+from secondglance.ingest import described
 from secondglance.ingest.catalog import Catalog, FileRow, Outdated, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
+from secondglance.pipelines.describe import DescribeJob
 from secondglance.pipelines.embed import EmbedJob
-from secondglance.pipelines.records import file_payload
+from secondglance.pipelines.records import caption_text, file_payload
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
 DESCRIBED_AT_ONCE = 256
@@ -29,7 +31,7 @@ DESCRIBED_AT_ONCE = 256
 class Progress:
     """How far a run is; `total` is 0 while the scan still counts."""
 
-    stage: Literal["scan", "load", "embed", "tidy"]
+    stage: Literal["scan", "load", "embed", "tidy", "describe"]
     done: int
     total: int
     failed: int = 0
@@ -75,6 +77,7 @@ def index(
     except KeyboardInterrupt:
         raise IndexInterruptedError(run.report()) from None
     run.tidy(roots, prune=prune)
+    run.describe()
     return run.report()
 
 
@@ -92,6 +95,8 @@ class _Run:
         self._known_failures: list[FileFailure] = []
         self._job: EmbedJob | None = None
         self._present: dict[Path, int] = {}
+        self._sidecars: dict[str, tuple[Path, ...]] = {}
+        self._describing: DescribeJob | None = None
         self._unchanged = 0
         self._removed = 0
         self._warnings: list[str] = []
@@ -99,6 +104,7 @@ class _Run:
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
         self._catalog.start_scan()
+        stamps, changed = described.stamps(self._catalog), {}
         count = 0
         batch: list[Path] = []
         for root in roots:
@@ -107,12 +113,17 @@ class _Run:
                 count += 1
                 batch.append(item.path)
                 self._sort(item)
+                if item.sidecars:
+                    self._sidecars[str(item.path)] = item.sidecars
+                if stamps.get(str(item.path), "") != item.sidecar_stamp:
+                    changed[str(item.path)] = item.sidecar_stamp
                 if len(batch) == 1000:
                     self._catalog.see(batch)
                     batch.clear()
                     self._on_progress(Progress(stage="scan", done=count, total=0))
             self._present[root] = count - before
         self._catalog.see(batch)
+        described.set_stamps(self._catalog, changed)
         self._on_progress(Progress(stage="scan", done=count, total=count))
 
     def _sort(self, item: MediaItem) -> None:
@@ -167,6 +178,17 @@ class _Run:
         for start in range(0, len(outdated), DESCRIBED_AT_ONCE):
             _describe_again(self._parts, outdated[start : start + DESCRIBED_AT_ONCE])
 
+    def describe(self) -> None:
+        """Reads metadata again where sidecars changed."""
+        self._describing = DescribeJob(
+            self._parts,
+            sidecars=self._sidecars,
+            on_progress=lambda done, total: self._on_progress(
+                Progress(stage="describe", done=done, total=total)
+            ),
+        )
+        self._describing.run()
+
     def _gone_below(self, root: Path, *, prune: bool) -> list[str]:
         missing = self._catalog.unseen(root)
         if missing and not self._present[root] and not prune:
@@ -184,13 +206,19 @@ class _Run:
                 folder == Path(path) or folder in Path(path).parents for folder in unreadable
             )
             # An unseen file that exists is hidden, linked, or listed by a manifest elsewhere.
-            and not Path(path).exists()
+            and (path in self._scan.sidecars or not Path(path).exists())
         ]
 
     def report(self) -> IndexReport:
         """What was done so far."""
         job = self._job
-        failures = [*self._scan.failures, *self._known_failures, *(job.failures if job else ())]
+        describing = self._describing
+        failures = [
+            *self._scan.failures,
+            *self._known_failures,
+            *(job.failures if job else ()),
+            *(describing.failures if describing else ()),
+        ]
         in_files = len(self._known_failures) + (len(job.failed_paths) if job else 0)
         return IndexReport(
             files=sum(self._present.values()),
@@ -200,6 +228,7 @@ class _Run:
             removed=self._removed,
             failed=in_files,
             segments=job.segments if job else 0,
+            described=describing.described if describing else 0,
             seconds=round(time.monotonic() - self._started, 3),
             errors=tuple(sorted(failures, key=lambda failure: failure.path)),
             warnings=(*self._warnings, *(job.warnings if job else ())),
@@ -229,7 +258,7 @@ def _renamed(record: Record, file: FileRow) -> dict[str, str | int | float]:
     named = file_payload(
         Path(file.path),
         Path(file.root),
-        file.caption,
+        caption_text(file.caption, record.payload),
         kind=kind,  # type: ignore[arg-type]
         mtime_ns=file.mtime_ns,
     )
