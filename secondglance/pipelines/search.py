@@ -17,6 +17,7 @@ from secondglance.ingest import video
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.second_pass import Candidate
+from secondglance.pipelines.shown import hit_metadata
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
@@ -310,4 +311,5 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> 
         text=str(payload.get("text", "")),
         moments=candidate.moments,
         copies=candidate.paths[1:],
+        metadata=hit_metadata(payload),
     )
