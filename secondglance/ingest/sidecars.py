@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,23 +37,32 @@ _TAKEOUT_CUT = 46
 
 def match(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
     """The sidecars of each file that has any, among files of any number of folders."""
-    candidates = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    if not candidates:
+    # Strings, because pathlib takes as long for each part of a name as all the rest of this.
+    if not any(str(path)[-5:].lower().endswith(EXTENSIONS) for path in files):
         return {}
-    folders = {path.parent: _Folder() for path in candidates}
-    for path in files:
-        if path.parent in folders and path.suffix.lower() in _MEDIA:
-            folders[path.parent].add(path)
+    named = [(path, *os.path.split(path)) for path in files]
+    candidates = [entry for entry in named if entry[2].lower().endswith(EXTENSIONS)]
+    folders = {folder: _Folder() for _, folder, _ in candidates}
+    for path, folder, name in named:
+        if folder in folders:
+            stem, extension = _split(name)
+            if extension in _MEDIA:
+                folders[folder].add(path, stem, extension)
     found: dict[Path, set[tuple[int, int, Path]]] = {}
-    for sidecar in candidates:
-        extension = sidecar.suffix.lower()
-        name = sidecar.name[: -len(extension)].lower()
-        media = folders[sidecar.parent].described_by(name, takeout=extension == ".json")
+    for sidecar, folder, name in candidates:
+        stem, extension = _split(name)
+        media = folders[folder].described_by(stem, takeout=extension == ".json")
         if media and (extension != ".txt" or _is_caption(sidecar)):
             trust = EXTENSIONS.index(extension)
             for path in media:
-                found.setdefault(path, set()).add((trust, -len(name), sidecar))
+                found.setdefault(path, set()).add((trust, -len(stem), sidecar))
     return {path: tuple(entry[2] for entry in sorted(each)) for path, each in found.items()}
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Stem and extension in lower case."""
+    stem, extension = os.path.splitext(name)  # noqa: PTH122 - see above
+    return stem.lower(), extension.lower()
 
 
 class _Folder:
@@ -62,9 +72,9 @@ class _Folder:
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
 
-    def add(self, path: Path) -> None:
-        self._by_name.setdefault(path.name.lower(), []).append(path)
-        self._by_stem.setdefault(path.stem.lower(), []).append(path)
+    def add(self, path: Path, stem: str, extension: str) -> None:
+        self._by_name.setdefault(stem + extension, []).append(path)
+        self._by_stem.setdefault(stem, []).append(path)
 
     def described_by(self, name: str, *, takeout: bool) -> list[Path]:
         """The files that a sidecar called `name`, less its extension, stands beside."""
@@ -74,8 +84,8 @@ class _Folder:
     def _takeout(self, name: str) -> list[Path]:
         parts = _TAKEOUT_NAME.fullmatch(name)
         if parts and _TAKEOUT_TAIL.startswith(parts["tail"] or ""):
-            media = Path(parts["media"])
-            exact = f"{media.stem}{parts['number'] or ''}{media.suffix}"
+            stem, extension = _split(parts["media"])
+            exact = f"{stem}{parts['number'] or ''}{extension}"
             if exact in self._by_name:
                 return self._by_name[exact]
         if len(name) >= _TAKEOUT_CUT:

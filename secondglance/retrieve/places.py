@@ -42,8 +42,11 @@ def near(lat: float, lon: float, *, km: float) -> Filter:
         north, south = min(north, math.pi / 2), max(south, -math.pi / 2)
         if north > south:
             half = _half_width(centre, (north + south) / 2, radius)
-            bands.append(_band(math.degrees(south), math.degrees(north), lon, math.degrees(half)))
-    return Or(tuple(bands))
+            bands.append((math.degrees(south), math.degrees(north), math.degrees(half)))
+    widest = max(half for _, _, half in bands)
+    # Around all of them, so that a store which stops at the first miss has little to compare.
+    around = _band(bands[-1][0], bands[0][1], lon, widest)
+    return And((around, Or(tuple(_band(south, north, lon, half) for south, north, half in bands))))
 
 
 def _half_width(centre: float, lat: float, radius: float) -> float:
