@@ -6,7 +6,7 @@ Query --embed--> vector --Store.search--> Match --rerank--> PairScore --fuse--> 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -23,7 +23,29 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Payload: TypeAlias = Mapping[str, str | int | float]
 """What a store keeps beside a vector: flat, JSON-compatible. A missing key means "unknown";
-there are no nulls. Filterable keys and their types are `retrieve.filters.FIELDS`."""
+there are no nulls. Filterable keys and their types are `retrieve.fields.FIELDS`; several words
+stand in one string, see `join_tags`."""
+
+MAX_TAG_CHARS = 100
+
+
+def clean_tag(tag: str) -> str:
+    """A tag as it is kept: in one line, without the bar that separates tags, bounded."""
+    return " ".join(tag.replace("|", "/").split())[:MAX_TAG_CHARS].strip()
+
+
+def join_tags(tags: Iterable[str]) -> str:
+    """Tags in one payload string, `|beach|sea|`; each once, whatever its case; "" if none."""
+    unique: dict[str, str] = {}
+    for tag in map(clean_tag, tags):
+        if tag:
+            unique.setdefault(tag.casefold(), tag)
+    return f"|{'|'.join(unique.values())}|" if unique else ""
+
+
+def split_tags(joined: str) -> list[str]:
+    """The tags that `join_tags` joined."""
+    return [tag for tag in joined.split("|") if tag]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +59,8 @@ class MediaItem:
         size: Bytes.
         mtime_ns: Modification time in nanoseconds since the epoch.
         caption: Words that a manifest pairs with the file; empty if none.
+        sidecars: Files beside it that describe it, most trusted first.
+        sidecar_stamp: Changes whenever they do; empty if there are none.
     """
 
     path: Path
@@ -45,6 +69,8 @@ class MediaItem:
     size: int
     mtime_ns: int
     caption: str = ""
+    sidecars: tuple[Path, ...] = ()
+    sidecar_stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +208,13 @@ class Hit:
         lexical_score: Score of the word search; None where there was none.
         rerank_score: Probability from the second pass; None where it did not score the hit.
         error: Why the second pass could not score the hit.
-        text: The passage, or the caption that a manifest gave.
+        text: The passage, or the caption from a manifest, a sidecar or the file itself.
         moments: Best stretches of a video, best first.
         copies: Other files with the same content.
         near_duplicates: Files with nearly the same picture, which have no hit of their own.
         absent: Whether no file of this content is there now, say on a drive that is away.
+        metadata: What is known of the file, by the names of filter fields: `taken` and `modified`
+            as ISO 8601, `tags` as a list, numbers and strings. Unknown keys are left out.
     """
 
     rank: int
@@ -207,6 +235,7 @@ class Hit:
     copies: tuple[str, ...] = ()
     near_duplicates: tuple[str, ...] = ()
     absent: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +282,8 @@ class IndexReport:
 
     `absent` files were indexed before and were not found now; they are kept, for the drive may be
     away, or because so many would have to be removed.
+    `described` counts unchanged files whose metadata was read again: new sidecars, or a library
+    made before there was metadata. They are among `unchanged`.
     """
 
     files: int = 0
@@ -263,6 +294,7 @@ class IndexReport:
     absent: int = 0
     failed: int = 0
     segments: int = 0
+    described: int = 0
     seconds: float = 0.0
     scan_seconds: float = 0.0
     errors: tuple[FileFailure, ...] = ()

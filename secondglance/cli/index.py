@@ -135,6 +135,7 @@ STAGES = {
     "load": "loading the model",
     "embed": "embedding",
     "tidy": "tidying up",
+    "describe": "reading metadata",
 }
 
 
@@ -198,6 +199,7 @@ def _show(report: IndexReport, *, as_json: bool) -> None:
         f"{count} {name}"
         for name, count in (
             ("unchanged", report.unchanged),
+            ("described again", report.described),
             ("moved", report.moved),
             ("removed", report.removed),
             ("kept though absent", report.absent),

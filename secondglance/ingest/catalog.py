@@ -53,6 +53,8 @@ CREATE TABLE IF NOT EXISTS records (
     id TEXT NOT NULL,
     PRIMARY KEY (hash, id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sidecars (path TEXT PRIMARY KEY, stamp TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS described (hash TEXT PRIMARY KEY, said TEXT NOT NULL) WITHOUT ROWID;
 """
 
 State = Literal["done", "failed", "unreadable"]
@@ -337,7 +339,7 @@ class Catalog:
     def drop_contents(self, contents: Sequence[str]) -> None:
         """Removes contents after their vectors were deleted."""
         with self._errors(), self._db:
-            for table in ("records", "contents"):
+            for table in ("records", "contents", "described"):
                 self._db.executemany(
                     f"DELETE FROM {table} WHERE hash = ?", ((content,) for content in contents)
                 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondglance.errors import MediaError
-from secondglance.ingest import images, looks, media_types, text, video
+from secondglance.ingest import exif, images, looks, media_types, metadata, text, video
 from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
 from secondglance.media.pictures import open_picture
@@ -44,18 +44,20 @@ class Decoded:
         pixels: uint8 of shape (segments, height, width, 3); None for text, and for video, whose
             frames are read afterwards in portions.
         frames: Frame index of each segment of a video.
-        metadata: For the payload.
+        metadata: For the payload; see `metadata.Description`.
         look: Of a picture; see `ingest.looks`.
         problems: Rows of a manifest that cannot be used: (row number, reason).
+        sidecar_problems: Sidecars that cannot be used: (path, reason).
     """
 
     kind: Kind
     segments: tuple[Segment, ...]
     pixels: npt.NDArray[np.uint8] | None = None
     frames: tuple[int, ...] = ()
-    metadata: dict[str, int | float] = field(default_factory=dict)
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
     look: looks.Look | None = None
     problems: tuple[tuple[int, str], ...] = ()
+    sidecar_problems: tuple[tuple[str, str], ...] = ()
 
 
 def start_worker(max_memory_mb: int) -> None:
@@ -84,8 +86,14 @@ def start_worker(max_memory_mb: int) -> None:
         pass  # Windows and macOS have no such limit; the other limits still hold.
 
 
-def decode(path: Path, kind: FileKind, spec: Preprocessing, limits: Limits) -> Decoded:
-    """Reads one file.
+def decode(
+    path: Path,
+    kind: FileKind,
+    spec: Preprocessing,
+    limits: Limits,
+    sidecars: Sequence[Path] = (),
+) -> Decoded:
+    """Reads one file, and the sidecars that describe it.
 
     Raises:
         MediaError: The file cannot be used; the message is fit for the user.
@@ -104,11 +112,11 @@ def decode(path: Path, kind: FileKind, spec: Preprocessing, limits: Limits) -> D
         kind = content
     if kind == "image":
         try:
-            return _decode_image(path, spec, limits)
+            return _decode_image(path, spec, limits, sidecars)
         except MediaError:
             if content != "video":
                 raise
-    return _plan_video(path, limits)
+    return _plan_video(path, limits, sidecars)
 
 
 def decode_frames(
@@ -123,30 +131,40 @@ def decode_frames(
     return [None if picture is None else images.resize(picture, spec) for picture in pictures]
 
 
-def _decode_image(path: Path, spec: Preprocessing, limits: Limits) -> Decoded:
+def _decode_image(
+    path: Path, spec: Preprocessing, limits: Limits, sidecars: Sequence[Path]
+) -> Decoded:
     with open_picture(path, max_pixels=limits.max_pixels) as image:
         if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
-            return _plan_video(path, limits)
-        metadata = images.image_metadata(image)
+            return _plan_video(path, limits, sidecars)
+        described, problems = metadata.describe(exif.picture_facts(image), sidecars)
         rgb = images.load_rgb(image, draft_size=(2 * spec.width, 2 * spec.height))
     pixels = images.resize(rgb, spec)[None]
     return Decoded(
         kind="image",
         segments=(Segment(kind="image"),),
         pixels=pixels,
-        metadata=metadata,
+        metadata=described,
         look=looks.look(rgb),
+        sidecar_problems=problems,
     )
 
 
-def _plan_video(path: Path, limits: Limits) -> Decoded:
+def _plan_video(path: Path, limits: Limits, sidecars: Sequence[Path]) -> Decoded:
     plan = video.plan_video(
         path,
         segment_s=limits.segment_s,
         max_segments=limits.max_segments,
         max_pixels=limits.max_pixels,
     )
-    return Decoded(kind="video", segments=plan.segments, frames=plan.frames, metadata=plan.metadata)
+    described, problems = metadata.describe(metadata.video_facts(path), sidecars)
+    return Decoded(
+        kind="video",
+        segments=plan.segments,
+        frames=plan.frames,
+        metadata={**described, **plan.metadata},
+        sidecar_problems=problems,
+    )
 
 
 def _decode_text(path: Path, limits: Limits) -> Decoded:

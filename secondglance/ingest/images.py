@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from secondglance.errors import MediaError
-from secondglance.media.pictures import one_line, quiet, upright
+from secondglance.media.pictures import one_line, upright
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,44 +123,6 @@ def _source_box(
         min(float(source[0]), right * scale_x),
         min(float(source[1]), bottom * scale_y),
     )
-
-
-def image_metadata(image: Image.Image) -> dict[str, int | float]:
-    """Upright `width` and `height` in pixels, and `taken` in POSIX seconds where EXIF has it."""
-    metadata: dict[str, int | float] = {"width": image.width, "height": image.height}
-    exif = _exif(image)
-    if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
-        metadata.update(width=image.height, height=image.width)
-    if (taken := _taken(exif)) is not None:
-        metadata["taken"] = taken
-    return metadata
-
-
-def _exif(image: Image.Image) -> Mapping[int, Any]:
-    # EXIF of photos in the wild is often damaged; a photo without its date is still a photo.
-    try:
-        with quiet():
-            exif = image.getexif()
-            return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
-    except Exception:
-        return {}
-
-
-def _taken(exif: Mapping[int, Any]) -> float | None:
-    for tag, offset_tag in (
-        (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
-        (ExifTags.Base.DateTime, ExifTags.Base.OffsetTime),
-    ):
-        try:
-            moment = datetime.strptime(str(exif[tag]).strip("\0 "), "%Y:%m:%d %H:%M:%S")
-        except (KeyError, ValueError):
-            continue
-        with contextlib.suppress(KeyError, ValueError):
-            offset = datetime.strptime(str(exif[offset_tag]).strip("\0 "), "%z").tzinfo
-            return moment.replace(tzinfo=offset).timestamp()
-        # Without an offset the camera's clock is read as UTC, the same on every machine.
-        return moment.replace(tzinfo=timezone.utc).timestamp()
-    return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from secondglance.errors import InputError, MediaError
-from secondglance.ingest import media_types, text
+from secondglance.ingest import media_types, sidecars, text
 from secondglance.types import FileFailure, MediaItem
 
 # Files that systems leave behind in every folder.
@@ -23,10 +23,12 @@ class Scan:
     Attributes:
         failures: Folders and names that could not be read, and rows of manifests without a file.
         unreadable: Folders whose files are unknown now; nothing below them counts as deleted.
+        sidecars: Files that describe others, and are no items of their own.
     """
 
     failures: list[FileFailure] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
+    sidecars: set[str] = field(default_factory=set)
 
 
 def check_paths(
@@ -71,7 +73,13 @@ def walk(root: Path, *, exclude: Path, scan: Scan) -> Iterator[MediaItem]:
     if not root.is_dir() and media_types.kind_by_extension(root) == "manifest":
         # A manifest named by itself stands for the files that it lists.
         found += [path for path in sorted(captions) if path.is_file()]
+    beside = sidecars.match(found if root.is_dir() else [*_siblings(base), *found])
+    # A sidecar that is named by itself is wanted for its own sake.
+    owned = {path for each in beside.values() for path in each} - {root}
+    scan.sidecars.update(map(str, owned))
     for path in found:
+        if path in owned:
+            continue
         try:
             status = path.stat()
         except OSError as error:
@@ -86,6 +94,8 @@ def walk(root: Path, *, exclude: Path, scan: Scan) -> Iterator[MediaItem]:
             size=status.st_size,
             mtime_ns=status.st_mtime_ns,
             caption=captions.get(path, ""),
+            sidecars=beside.get(path, ()),
+            sidecar_stamp=sidecars.stamp(beside[path]) if path in beside else "",
         )
 
 
@@ -109,6 +119,14 @@ def _files(folder: Path, exclude: Path, scan: Scan) -> Iterator[Path]:
                 yield from _files(path, exclude, scan)
         elif not entry.is_dir():
             yield path
+
+
+def _siblings(folder: Path) -> list[Path]:
+    """What stands beside a file that is named by itself: its sidecars are among them."""
+    try:
+        return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def _captions(files: Sequence[Path], base: Path, scan: Scan) -> dict[Path, str]:

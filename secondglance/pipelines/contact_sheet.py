@@ -10,7 +10,7 @@ from typing import Any
 from secondglance.errors import MediaError
 from secondglance.ingest import images, video
 from secondglance.media.pictures import open_picture
-from secondglance.pipelines import render
+from secondglance.pipelines import render, shown
 from secondglance.types import Hit, SearchResult
 
 THUMBNAIL = 320
@@ -49,6 +49,8 @@ def _card(hit: Hit) -> dict[str, Any]:
             for m in hit.moments
         ],
         "change": hit.recall_rank - hit.rank,
+        "facts": shown.facts(hit.metadata, camera=True),
+        "tags": hit.metadata.get("tags", []),
     }
     if hit.kind != "text":
         try:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secondglance.errors import MediaError
-from secondglance.ingest import looks
+from secondglance.ingest import described, looks
 from secondglance.ingest.catalog import Announcement, description
 from secondglance.ingest.decode import Decoded, decode, decode_frames
 from secondglance.ingest.presence import Roots
 from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.records import (
+    caption_text,
     content_hash,
     file_payload,
     record_id,
@@ -52,7 +53,7 @@ class _Work:
     content: str
     kind: Kind | None = None
     segments: tuple[Segment, ...] = ()
-    metadata: dict[str, int | float] = field(default_factory=dict)
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
     left: int = 0
     look: looks.Look | None = None
     stored: list[str] = field(default_factory=list)
@@ -175,7 +176,9 @@ class EmbedJob:
             if content is None or self._known(item, content):
                 continue
             work = self._works[content] = _Work(items=[item], content=content)
-            future = pool.submit(decode, item.path, item.kind, self._embedder.preprocessing, limits)
+            future = pool.submit(
+                decode, item.path, item.kind, self._embedder.preprocessing, limits, item.sidecars
+            )
             self._expect(work, None, future)
 
     def _expect(self, work: _Work, positions: tuple[int, ...] | None, future: Future[Any]) -> None:
@@ -246,6 +249,8 @@ class EmbedJob:
         work.left = len(decoded.segments)
         for row, problem in decoded.problems:
             self.failures.append(FileFailure(path=f"{work.item.path}:{row}", reason=problem))
+        for path, problem in decoded.sidecar_problems:
+            self.failures.append(FileFailure(path=path, reason=problem))
         if decoded.kind == "video":
             for start in range(0, len(decoded.frames), FRAMES_PER_CALL):
                 frames = decoded.frames[start : start + FRAMES_PER_CALL]
@@ -314,7 +319,11 @@ class EmbedJob:
                     work.content, segment, work.metadata, kind=work.kind, size=item.size
                 ),
                 **file_payload(
-                    item.path, item.root, item.caption, kind=work.kind, mtime_ns=item.mtime_ns
+                    item.path,
+                    item.root,
+                    caption_text(item.caption, work.metadata),
+                    kind=work.kind,
+                    mtime_ns=item.mtime_ns,
                 ),
             }
             self._records.append(Record(id=id_, vector=vector, payload=payload))
@@ -343,6 +352,7 @@ class EmbedJob:
             self._catalog.keep_records(work.content, work.stored)
         done = [(i, w.content, w.kind) for w in self._complete for i in w.items if w.kind]
         self._catalog.finish(done)
+        described.note(self._catalog, [(w.content, w.item.sidecar_stamp) for w in self._complete])
         self.indexed += len(done)
         for work in self._complete:
             del self._works[work.content]

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import InputError
-from secondglance.ingest import looks, moves
+from secondglance.ingest import described, looks, moves
 from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
+from secondglance.pipelines.describe import DescribeJob
 from secondglance.pipelines.embed import EmbedJob
-from secondglance.pipelines.records import file_payload
+from secondglance.pipelines.records import caption_text, file_payload
 from secondglance.pipelines.removal import (
     MANY_SHARE,
     Confirm,
@@ -41,7 +42,7 @@ SORTED_AT_ONCE = 1000
 class Progress:
     """How far a run is; `total` is 0 while the scan still counts."""
 
-    stage: Literal["scan", "load", "embed", "tidy"]
+    stage: Literal["scan", "load", "embed", "tidy", "describe"]
     done: int
     total: int
     failed: int = 0
@@ -93,7 +94,11 @@ def index(
         run.embed()
     except KeyboardInterrupt:
         raise IndexInterruptedError(run.report()) from None
-    run.tidy(prune=prune, confirm=confirm)
+    refusal = run.tidy(prune=prune, confirm=confirm)
+    run.describe()
+    if refusal is not None:
+        refusal.report = run.report()
+        raise refusal
     return run.report()
 
 
@@ -118,6 +123,8 @@ class _Run:
         self._known_failures: list[FileFailure] = []
         self._job: EmbedJob | None = None
         self._present: dict[Path, int] = {}
+        self._sidecars: dict[str, tuple[Path, ...]] = {}
+        self._describing: DescribeJob | None = None
         self._unchanged = 0
         self._removed = 0
         self._absent = 0
@@ -126,6 +133,7 @@ class _Run:
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
         self._catalog.start_scan()
+        stamps, changed = described.stamps(self._catalog), {}
         count = 0
         for root in roots:
             before = count
@@ -139,8 +147,13 @@ class _Run:
                     if item.path in self._postponed:
                         continue
                     self._sort(item, known.get(str(item.path)))
+                    if item.sidecars:
+                        self._sidecars[str(item.path)] = item.sidecars
+                    if stamps.get(str(item.path), "") != item.sidecar_stamp:
+                        changed[str(item.path)] = item.sidecar_stamp
                 self._on_progress(Progress(stage="scan", done=count, total=0))
             self._present[root] = count - before
+        described.set_stamps(self._catalog, changed)
         self._scan_seconds = time.monotonic() - self._started
         self._on_progress(Progress(stage="scan", done=count, total=count))
 
@@ -174,11 +187,19 @@ class _Run:
             Progress(stage="embed", done=done, total=total, failed=failed, segments=segments)
         )
 
-    def tidy(self, *, prune: bool, confirm: Confirm | None) -> None:
-        """Removes what is gone, and lets payloads name the files that hold them now."""
+    def tidy(self, *, prune: bool, confirm: Confirm | None) -> RemovalRefusedError | None:
+        """Removes what is gone, and lets payloads name the files that hold them now.
+
+        Returns:
+            What to raise in the end, if nobody agreed to remove so much.
+        """
         self._on_progress(Progress(stage="tidy", done=0, total=0))
         gone = find_gone(
-            self._catalog, self._present, unreadable=self._scan.unreadable, prune=prune
+            self._catalog,
+            self._present,
+            unreadable=self._scan.unreadable,
+            sidecars=self._scan.sidecars,
+            prune=prune,
         )
         self._warnings += gone.warnings
         self._absent = gone.absent
@@ -190,9 +211,7 @@ class _Run:
             looks.drop(self._catalog, orphans)
             self._catalog.drop_contents(orphans)
         _describe_again(self._parts, moves.outdated(self._catalog))
-        if refusal is not None:
-            refusal.report = self.report()
-            raise refusal
+        return refusal
 
     def _remove(
         self, paths: Set[str], *, prune: bool, confirm: Confirm | None
@@ -214,10 +233,27 @@ class _Run:
         )
         return None
 
+    def describe(self) -> None:
+        """Reads metadata again where sidecars changed."""
+        self._describing = DescribeJob(
+            self._parts,
+            sidecars=self._sidecars,
+            on_progress=lambda done, total: self._on_progress(
+                Progress(stage="describe", done=done, total=total)
+            ),
+        )
+        self._describing.run()
+
     def report(self) -> IndexReport:
         """What was done so far."""
         job = self._job
-        failures = [*self._scan.failures, *self._known_failures, *(job.failures if job else ())]
+        describing = self._describing
+        failures = [
+            *self._scan.failures,
+            *self._known_failures,
+            *(job.failures if job else ()),
+            *(describing.failures if describing else ()),
+        ]
         in_files = len(self._known_failures) + (len(job.failed_paths) if job else 0)
         return IndexReport(
             files=sum(self._present.values()),
@@ -229,6 +265,7 @@ class _Run:
             failed=in_files,
             segments=job.segments if job else 0,
             scan_seconds=round(self._scan_seconds, 3),
+            described=describing.described if describing else 0,
             seconds=round(time.monotonic() - self._started, 3),
             errors=tuple(sorted(failures, key=lambda failure: failure.path)),
             warnings=(*self._warnings, *(job.warnings if job else ())),
@@ -267,7 +304,7 @@ def _renamed(record: Record, file: FileRow) -> dict[str, str | int | float]:
     named = file_payload(
         Path(file.path),
         Path(file.root),
-        file.caption,
+        caption_text(file.caption, record.payload),
         kind=kind,  # type: ignore[arg-type]
         mtime_ns=file.mtime_ns,
     )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from secondglance.ingest.metadata import KEYS
 from secondglance.types import Kind, Payload, Segment
+
+MEASURED = frozenset({"width", "height"})
+"""Metadata that decoding knows better, for videos."""
 
 MAX_TEXT_CHARS = 4000
 """Milvus keeps a payload in at most 65,535 bytes of JSON, where a character takes up to 12."""
@@ -29,7 +33,10 @@ def record_id(content: str, segment: Segment, fingerprint: str) -> str:
 def file_payload(
     path: Path, root: Path, caption: str, *, kind: Kind, mtime_ns: int
 ) -> dict[str, str | int | float]:
-    """The part of a payload that names the file; the path is below its root."""
+    """The part of a payload that names the file; the path is below its root.
+
+    `caption` is `caption_text` of a manifest's words and the file's own.
+    """
     payload: dict[str, str | int | float] = {
         "path": path.relative_to(root).as_posix(),
         "root": str(root),
@@ -39,6 +46,24 @@ def file_payload(
     if caption and kind != "text":
         payload["text"] = caption[:MAX_TEXT_CHARS]
     return payload
+
+
+def caption_text(manifest: str, own: Payload) -> str:
+    """All words about a picture or video: a manifest's, then those of its metadata."""
+    lines = [*manifest.split("\n"), *str(own.get("caption", "")).split("\n")]
+    return "\n".join(dict.fromkeys(line for line in lines if line))
+
+
+def described_payload(
+    payload: Payload, metadata: Payload, *, caption: str
+) -> dict[str, str | int | float]:
+    """A payload after its file's metadata was read again; `caption` is the manifest's."""
+    kept = {key: value for key, value in payload.items() if key not in KEYS or key in MEASURED}
+    kept.pop("text", None)
+    kept.update(metadata)
+    if words := caption_text(caption, metadata):
+        kept["text"] = words[:MAX_TEXT_CHARS]
+    return kept
 
 
 def segment_payload(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -67,6 +67,7 @@ def find_gone(
     found: Mapping[Path, int],
     *,
     unreadable: Sequence[Path],
+    sidecars: Set[str] = frozenset(),
     prune: bool,
 ) -> Gone:
     """Sorts the files that the scan did not see into deleted ones and absent ones.
@@ -75,6 +76,7 @@ def find_gone(
         catalog: After a scan.
         found: For each path that was named, how many files the scan saw below it.
         unreadable: Folders whose files are unknown.
+        sidecars: Files that describe others: one that was indexed by itself goes.
         prune: Whether files elsewhere count too, and those below a named path that is away.
     """
     gone, roots = Gone(), Roots()
@@ -91,7 +93,7 @@ def find_gone(
                 continue
             if named in Path(root).parents and roots.absence(root):
                 away[root] += 1  # a drive below a folder that was named
-            elif is_gone(path):
+            elif path in sidecars or is_gone(path):
                 gone.paths.add(path)
         _keep(gone, roots, away)
     if prune:

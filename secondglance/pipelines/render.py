@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from secondglance.pipelines import shown
+from secondglance.pipelines.shown import clock as clock
 from secondglance.types import Hit, SearchResult
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def movement(hit: Hit) -> str:
 
 
 def shown_name(hit: Hit) -> str:
-    """The file, and the moment of a video or the passage of a text."""
+    """The file, the moment of a video or the passage of a text, and when and how large it is."""
     path = Path(hit.path)
     name = f"{path.parent.name}/{path.name}"
     if hit.start_s is not None and hit.end_s is not None:
@@ -116,6 +118,8 @@ def shown_name(hit: Hit) -> str:
     elif hit.kind == "text":
         words = " ".join(hit.text.split())
         name += f"\n  {words[:100]}{'...' if len(words) > 100 else ''}"
+    if facts := shown.facts(hit.metadata):
+        name += f"\n  {facts}"
     if hit.copies:
         name += f"\n  and {len(hit.copies)} more with the same content"
     if hit.near_duplicates:
@@ -123,13 +127,6 @@ def shown_name(hit: Hit) -> str:
     if hit.absent:
         name += "\n  (absent: not there now)"
     return name
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def describe(result: SearchResult) -> str:
@@ -152,8 +149,9 @@ def timings(result: SearchResult) -> str:
 def _csv(result: SearchResult) -> str:
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(CSV_FIELDS)
+    writer.writerow([*CSV_FIELDS, *shown.SHOWN])
     for hit in result.hits:
-        values = (getattr(hit, name) for name in CSV_FIELDS)
-        writer.writerow(["" if value is None else value for value in values])
+        values = [getattr(hit, name) for name in CSV_FIELDS]
+        values += [hit.metadata.get(name) for name in shown.SHOWN]
+        writer.writerow([shown.cell(value) for value in values])
     return output.getvalue()

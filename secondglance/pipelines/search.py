@@ -18,6 +18,7 @@ from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.near import alike_to_earlier
 from secondglance.pipelines.second_pass import Candidate
+from secondglance.pipelines.shown import hit_metadata
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
@@ -345,4 +346,5 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> 
         copies=candidate.paths[1:],
         near_duplicates=candidate.near_duplicates,
         absent=candidate.absent,
+        metadata=hit_metadata(payload),
     )

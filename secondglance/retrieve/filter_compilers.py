@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from secondglance.retrieve.fields import FIELDS, FieldType, Value
 from secondglance.retrieve.filters import (
     ANY_ONE,
     ANY_RUN,
@@ -18,10 +19,18 @@ from secondglance.retrieve.filters import (
     Like,
     Not,
     Or,
-    Value,
     Wildcard,
     like_tokens,
 )
+
+# fmt: off
+FLAGGED = frozenset((
+    "kind", "path", "root", "name", "text", "item", "taken", "modified", "size", "width", "height",
+    "duration_s", "start_s", "end_s",
+))
+# fmt: on
+"""Fields with a boolean Milvus column `has_<field>` beside their own. The ones that came later hold
+`absent` where the payload lacks the key instead: half the columns, and quicker to write."""
 
 _GLOB_SPECIAL = "*?["
 # The escapes that both Milvus Lite and the Milvus server know; all else may stand as it is.
@@ -70,8 +79,8 @@ def _glob(pattern: str) -> str:
 def to_milvus(filter: Filter) -> str:
     """A Milvus boolean expression.
 
-    Each field has a column of its name and a boolean `has_<field>`. Explicit booleans instead of
-    nullable columns keep the logic two-valued on every server version: how NULL passes through
+    Each field has a column of its name; `FLAGGED` and `absent` say how a missing key looks. Nothing
+    is nullable, which keeps the logic two-valued on every server version: how NULL passes through
     `not` and `or` has changed between Milvus releases.
     """
     if isinstance(filter, Compare):
@@ -104,8 +113,15 @@ def milvus_list(values: Iterable[Value]) -> str:
     return f"[{', '.join(milvus_literal(value) for value in values)}]"
 
 
+def absent(kind: FieldType) -> Value:
+    """What a Milvus column that is not `FLAGGED` holds where the payload lacks the key."""
+    return -1.7976931348623157e308 if kind in ("number", "time") else "\ufffe"
+
+
 def _present(field: str, condition: str) -> str:
-    return f"(has_{field} == true and ({condition}))"
+    if field in FLAGGED:
+        return f"(has_{field} == true and ({condition}))"
+    return f"({field} != {milvus_literal(absent(FIELDS[field]))} and ({condition}))"
 
 
 def _milvus_like(field: str, pattern: str) -> str:

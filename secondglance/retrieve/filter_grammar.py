@@ -10,6 +10,7 @@ from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 
 from secondglance.errors import InputError
+from secondglance.retrieve.fields import field_type
 from secondglance.retrieve.filters import (
     And,
     Filter,
@@ -17,10 +18,11 @@ from secondglance.retrieve.filters import (
     Operator,
     Or,
     compare,
-    field_type,
+    has,
     is_in,
     like,
 )
+from secondglance.retrieve.places import near
 
 _MAX_CHARACTERS = 20_000
 # SQLite takes expressions 1,000 levels deep and Milvus parses by recursion; both count a chain of
@@ -44,6 +46,8 @@ _GRAMMAR = r"""
           | FIELD _NOT _IN values   -> no_member
           | FIELD _LIKE STRING      -> pattern
           | FIELD _NOT _LIKE STRING -> no_pattern
+          | FIELD _HAS STRING       -> has
+          | _NEAR "(" NUMBER "," NUMBER "," NUMBER ")" -> near
 values: "(" literal ("," literal)* ","? ")"
       | "[" literal ("," literal)* ","? "]"
 ?literal: STRING | TIME | NUMBER
@@ -54,6 +58,8 @@ _OR.3: /or(?!\w)/i
 _NOT.3: /not(?!\w)/i
 _IN.3: /in(?!\w)/i
 _LIKE.3: /like(?!\w)/i
+_HAS.3: /has(?!\w)/i
+_NEAR.3: /near(?=\s*\()/i
 FIELD: /[A-Za-z_]\w*/
 STRING: /"(\\.|[^"\\])*"|'(\\.|[^'\\])*'/s
 TIME.2: /\d{4}-\d{1,2}-\d{1,2}([Tt][\d:.]+([Zz]|[+-]\d{2}:?\d{2})?)?/
@@ -71,6 +77,8 @@ _WORDS = {
     "OP": "a comparison (== != < <= > >=)",
     "_IN": "in",
     "_LIKE": "like",
+    "_HAS": "has",
+    "_NEAR": "near(lat, lon, km)",
     "_AND": "and",
     "_OR": "or",
     "_NOT": "not",
@@ -142,6 +150,13 @@ class _ToFilter(Transformer[Token, Filter]):
 
     def no_pattern(self, parts: list[Token]) -> Filter:
         return self.pattern(parts, negated=True)
+
+    def has(self, parts: list[Token]) -> Filter:
+        return has(str(parts[0]), _unquote(parts[1]))
+
+    def near(self, parts: list[Token]) -> Filter:
+        lat, lon, km = (float(part) for part in parts)
+        return near(lat, lon, km=km)
 
 
 def _literal(field: str, token: Token) -> str | float:

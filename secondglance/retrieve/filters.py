@@ -8,6 +8,8 @@ r"""One typed filter language, parsed once and compiled for each store.
   their backslash, so that a pattern can ask for the character itself.
 * `like` is case-sensitive and matches the whole string: `%` is any run of characters, `_` is any
   one, a backslash takes the next character as it is.
+* `tags has "beach"` is true where one of the tags is that word, in any case.
+* `near(lat, lon, km)` is true of places within a distance; see `retrieve.places`.
 * Dates (`2024-01-01`, midnight) and date-times (`2024-01-01T10:00[:SS][Z|+02:00]`) are instants in
   POSIX seconds; without an offset they are UTC. Quotes around them are optional.
 * Logic has two values. A comparison with a key that the payload lacks is false, and so are `!=`,
@@ -25,36 +27,20 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from secondglance.errors import InputError
-from secondglance.types import Payload
-
-FieldType = Literal["string", "number", "time"]
-Operator = Literal["==", "!=", "<", "<=", ">", ">="]
-Value: TypeAlias = str | float
-
-FIELDS: Mapping[str, FieldType] = MappingProxyType(
-    {
-        "kind": "string",
-        "path": "string",
-        "root": "string",
-        "name": "string",
-        "text": "string",
-        "item": "string",
-        "taken": "time",
-        "modified": "time",
-        "size": "number",
-        "width": "number",
-        "height": "number",
-        "duration_s": "number",
-        "start_s": "number",
-        "end_s": "number",
-    }
+from secondglance.retrieve.fields import (
+    FIELDS,
+    Value,
+    column_value,
+    comparable,
+    field_type,
+    folded,
 )
-"""Payload keys that a filter may name. `path` is below the indexed folder `root`, with `/`; `name`
-is the file name; times are POSIX seconds; `size` is bytes; `width` and `height` are pixels."""
+from secondglance.types import KINDS, Payload, clean_tag
+
+Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 
 _COMPARE: Mapping[str, Callable[[Value, Value], bool]] = {
     "==": operator.eq,
@@ -64,18 +50,6 @@ _COMPARE: Mapping[str, Callable[[Value, Value], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def comparable(value: str | int | float) -> Value:
-    """A payload value as every store compares it: float64 for numbers, storable text.
-
-    File names may hold bytes that are no UTF-8 (lone surrogates in Python) and passages may hold
-    NUL; SQLite and Milvus refuse or cut both, so they stand as U+FFFD in comparisons.
-    """
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    return float(value)
 
 
 class Filter(ABC):
@@ -86,6 +60,10 @@ class Filter(ABC):
     @abstractmethod
     def matches(self, payload: Payload) -> bool:
         """Whether a payload meets the condition: the reference that stores must agree with."""
+
+    @abstractmethod
+    def fields(self) -> frozenset[str]:
+        """The fields that the condition names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +78,9 @@ class Compare(Filter):
         found = payload.get(self.field)
         return found is not None and _COMPARE[self.op](comparable(found), self.value)
 
+    def fields(self) -> frozenset[str]:  # noqa: D102
+        return frozenset((self.field,))
+
 
 @dataclass(frozen=True, slots=True)
 class In(Filter):
@@ -112,6 +93,9 @@ class In(Filter):
     def matches(self, payload: Payload) -> bool:  # noqa: D102
         found = payload.get(self.field)
         return found is not None and (comparable(found) in self.values) != self.negated
+
+    def fields(self) -> frozenset[str]:  # noqa: D102
+        return frozenset((self.field,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +110,12 @@ class Like(Filter):
         found = payload.get(self.field)
         if found is None:
             return False
-        hit = _like_regex(self.pattern).fullmatch(str(comparable(found))) is not None
+        value = str(column_value(self.field, found))
+        hit = _like_regex(self.pattern).fullmatch(value) is not None
         return hit != self.negated
+
+    def fields(self) -> frozenset[str]:  # noqa: D102
+        return frozenset((self.field,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +127,9 @@ class And(Filter):
     def matches(self, payload: Payload) -> bool:  # noqa: D102
         return all(part.matches(payload) for part in self.parts)
 
+    def fields(self) -> frozenset[str]:  # noqa: D102
+        return frozenset().union(*(part.fields() for part in self.parts))
+
 
 @dataclass(frozen=True, slots=True)
 class Or(Filter):
@@ -149,6 +140,9 @@ class Or(Filter):
     def matches(self, payload: Payload) -> bool:  # noqa: D102
         return any(part.matches(payload) for part in self.parts)
 
+    def fields(self) -> frozenset[str]:  # noqa: D102
+        return frozenset().union(*(part.fields() for part in self.parts))
+
 
 @dataclass(frozen=True, slots=True)
 class Not(Filter):
@@ -158,6 +152,9 @@ class Not(Filter):
 
     def matches(self, payload: Payload) -> bool:  # noqa: D102
         return not self.part.matches(payload)
+
+    def fields(self) -> frozenset[str]:  # noqa: D102
+        return self.part.fields()
 
 
 def parse_filter(text: str) -> Filter:
@@ -220,6 +217,8 @@ def like(field: str, pattern: str, *, negated: bool = False) -> Filter:
     Raises:
         InputError: The field is unknown or no string, or the pattern ends in a lone backslash.
     """
+    if field_type(field) == "tags":
+        raise _only_has(field)
     if field_type(field) != "string":
         raise InputError(
             f"`like` needs a string field, and {field!r} is a {FIELDS[field]}",
@@ -230,15 +229,29 @@ def like(field: str, pattern: str, *, negated: bool = False) -> Filter:
     return Like(field, pattern, negated)
 
 
-def field_type(field: str) -> FieldType:
-    """The type of a field.
+def has(field: str, tag: str) -> Filter:
+    """`field has tag`: one of the tags is this word, in any case.
 
     Raises:
-        InputError: There is no such field.
+        InputError: The field is unknown or holds no tags, or the tag is empty.
     """
-    if field not in FIELDS:
-        raise InputError(f"unknown field {field!r}", remedy=f"use one of: {', '.join(FIELDS)}")
-    return FIELDS[field]
+    if field_type(field) != "tags":
+        raise InputError(
+            f"`has` needs a field of tags, and {field!r} is a {FIELDS[field]}",
+            remedy='write tags has "beach"',
+        )
+    word = folded(str(comparable(clean_tag(tag))))
+    if not word:
+        raise InputError(f"the tag {tag!r} is empty", remedy='write tags has "beach"')
+    literal = re.sub(r"([%_\\\\])", r"\\\1", word)
+    # The column holds |beach|sea|, and no tag holds a bar.
+    return Like(field, f"%|{literal}|%")
+
+
+def _only_has(field: str) -> InputError:
+    return InputError(
+        f"{field!r} is a list, and has no order or pattern", remedy=f'write {field} has "beach"'
+    )
 
 
 def check_value(field: str, value: str | int | float) -> Value:
@@ -247,9 +260,9 @@ def check_value(field: str, value: str | int | float) -> Value:
     Raises:
         InputError: The value is not of the field's type, not finite, or no known kind.
     """
-    from secondglance.types import KINDS
-
     wanted = field_type(field)
+    if wanted == "tags":
+        raise _only_has(field)
     if isinstance(value, str) != (wanted == "string"):
         example = {"string": '"some text"', "number": "640", "time": "2024-01-31"}[wanted]
         raise InputError(

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from secondglance.errors import DimensionError, InputError, StoreError
 from secondglance.media.sqlite import database_uri
+from secondglance.retrieve.fields import FIELDS, Value, comparable
 from secondglance.retrieve.filter_compilers import to_sql
-from secondglance.retrieve.filters import FIELDS, Filter, Value, comparable
+from secondglance.retrieve.filters import Filter
 from secondglance.retrieve.payload import Row, check_limit, load, rows_of, unit
 from secondglance.types import Match, Record
 
@@ -39,9 +40,8 @@ _SCHEMA_VERSION = 1
 _BUSY_S = 10.0
 _CHUNK = 500
 _COLUMNS = ", ".join(f'"{field}"' for field in FIELDS)
-_TYPES = ", ".join(
-    f'"{field}" {"TEXT" if kind == "string" else "REAL"}' for field, kind in FIELDS.items()
-)
+_TYPE = {"string": "TEXT", "tags": "TEXT", "number": "REAL", "time": "REAL"}
+_TYPES = ", ".join(f'"{field}" {_TYPE[kind]}' for field, kind in FIELDS.items())
 # Vectors and payloads stand apart from the columns, so that a filter reads little.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -270,6 +270,7 @@ class LocalStore(ABC):
             with transaction(database, write=True):
                 stamp = {"version": _SCHEMA_VERSION, "dim": self._dim, "revision": 0, "removals": 0}
                 database.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", stamp.items())
+                _add_columns(database)
         meta = dict(database.execute("SELECT key, value FROM meta"))
         if meta["version"] != _SCHEMA_VERSION:
             raise StoreError(
@@ -311,6 +312,14 @@ def transaction(database: sqlite3.Connection, *, write: bool = False) -> Iterato
             database.execute("ROLLBACK")
         raise
     database.execute("COMMIT")
+
+
+def _add_columns(database: sqlite3.Connection) -> None:
+    """Columns of fields that came after the folder was made; no payload in it has them yet."""
+    known = {name for _, name, *_ in database.execute("PRAGMA table_info(records)")}
+    for field, kind in FIELDS.items():
+        if field not in known:
+            database.execute(f'ALTER TABLE records ADD COLUMN "{field}" {_TYPE[kind]}')
 
 
 def _store_error(error: sqlite3.Error, folder: Path) -> StoreError:

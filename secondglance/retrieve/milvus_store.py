@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
 from secondglance.errors import DimensionError, InputError, SecondGlanceError, StoreError
-from secondglance.retrieve import milvus_lite
-from secondglance.retrieve.filter_compilers import milvus_list, to_milvus
-from secondglance.retrieve.filters import FIELDS, Filter, comparable
-from secondglance.retrieve.payload import Row, check_limit, load, rows_of, unit
+from secondglance.retrieve import milvus_lite, milvus_schema
+from secondglance.retrieve.fields import FIELDS, comparable
+from secondglance.retrieve.filter_compilers import FLAGGED, milvus_list, to_milvus
+from secondglance.retrieve.filters import Filter
+from secondglance.retrieve.milvus_schema import BATCH_ROWS, batches, entity
+from secondglance.retrieve.payload import check_limit, load, rows_of, unit
 from secondglance.retrieve.store import Capabilities
 from secondglance.types import Match, Record
 
@@ -27,11 +29,6 @@ if TYPE_CHECKING:
 MAX_LIMIT = 16_384
 """Most results of one Milvus search (`quotaAndLimits.limits.topK`)."""
 
-# Longest VARCHAR of Milvus, in bytes of UTF-8.
-_MAX_TEXT_BYTES = 65_535
-# Far below the 64 MiB that a gRPC message may have.
-_BATCH_BYTES = 8 << 20
-_BATCH_ROWS = 1_000
 # Milvus Lite scans unflushed rows in Python; more than this are brought into a segment first.
 _LITE_UNFLUSHED = 1_000
 # A server searches rows that are not sealed by a coarse interim index: 48 % of the nearest 100 of
@@ -43,8 +40,6 @@ _LITE_TIMEOUT_S = 600.0
 # Scores of equal vectors differ in the last float32 bits, with their place in a segment.
 _RANK_DIGITS = 6
 _SLACK = 16
-_HNSW_M = 32
-_HNSW_EF_CONSTRUCTION = 200
 _HNSW_EF_SEARCH = 128
 _SCHEMES = ("http", "https", "tcp")
 
@@ -96,6 +91,7 @@ class MilvusStore:
         self._collection = collection
         self._lock = threading.RLock()
         self._client: Any = None
+        self._lacks: frozenset[str] = frozenset()
         self._path: Path | None = None
         address = str(uri)
         if "://" in address:
@@ -129,7 +125,7 @@ class MilvusStore:
             exact=local,
             remote=not local,
             concurrent_processes=not local,
-            index="Milvus Lite (FLAT)" if local else f"Milvus (HNSW, M={_HNSW_M})",
+            index="Milvus Lite (FLAT)" if local else f"Milvus (HNSW, M={milvus_schema.HNSW_M})",
         )
 
     def upsert(self, records: Sequence[Record]) -> None:
@@ -138,15 +134,16 @@ class MilvusStore:
         Raises:
             InputError: As every store; also a payload above 65,535 bytes of JSON.
         """
-        rows = rows_of(records, dim=self._dim)
-        entities = [_entity(row) for row in rows]
-        for batch in _batches(rows, entities, self._dim):
+        entities = [entity(row) for row in rows_of(records, dim=self._dim)]
+        self._renew()
+        for batch in batches(entities):
             with self._session():
                 self._client.upsert(self._collection, batch, timeout=self._timeout_s)
                 self._unflushed += len(batch)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes records; unknown ids are ignored."""
+        self._renew()
         for chunk in _chunks(ids):
             with self._session():
                 self._client.delete(
@@ -169,7 +166,7 @@ class MilvusStore:
                 remedy="ask for fewer, or use the faiss store",
             )
         query = unit(vector, dim=self._dim, what="the query vector")
-        expression = "" if filter is None else to_milvus(filter)
+        expression = self._expression(filter)
         wanted = min(limit + _SLACK, MAX_LIMIT)
         self._seal_if_large()
         while True:
@@ -206,17 +203,17 @@ class MilvusStore:
                     output_fields=["id", "vector", "payload"],
                     timeout=self._timeout_s,
                 )
-            for entity in found:
-                known[entity["id"]] = Record(
-                    id=entity["id"],
-                    vector=np.asarray(entity["vector"], dtype=np.float32),
-                    payload=load(entity["payload"]),
+            for values in found:
+                known[values["id"]] = Record(
+                    id=values["id"],
+                    vector=np.asarray(values["vector"], dtype=np.float32),
+                    payload=load(values["payload"]),
                 )
         return [known[each] for each in ids if each in known]
 
     def ids(self) -> Iterator[str]:
         """Every id, in no order; what is written meanwhile may be missed."""
-        asked = {"batch_size": _BATCH_ROWS, "output_fields": ["id"], "timeout": self._timeout_s}
+        asked = {"batch_size": BATCH_ROWS, "output_fields": ["id"], "timeout": self._timeout_s}
         with self._session():
             pages = self._client.query_iterator(self._collection, **asked)
             page = pages.next()
@@ -231,7 +228,7 @@ class MilvusStore:
         with self._session():
             (row,) = self._client.query(
                 self._collection,
-                filter="" if filter is None else to_milvus(filter),
+                filter=self._expression(filter),
                 output_fields=["count(*)"],
                 timeout=self._timeout_s,
             )
@@ -265,16 +262,24 @@ class MilvusStore:
                 self._release()
 
     def _open_collection(self) -> None:
+        milvus_schema.finish_renewal(self._client, self._collection, timeout_s=self._timeout_s)
         if not self._client.has_collection(self._collection, timeout=self._timeout_s):
-            self._create_collection()
+            milvus_schema.create(
+                self._client,
+                self._collection,
+                dim=self._dim,
+                lite=self._path is not None,
+                timeout_s=self._timeout_s,
+            )
         description = self._client.describe_collection(self._collection, timeout=self._timeout_s)
         fields = {field["name"]: field for field in description["fields"]}
-        missing = [name for name in _column_names() if name not in fields]
-        if missing:
+        missing = [name for name in milvus_schema.column_names() if name not in fields]
+        if any(name not in FIELDS or name in FLAGGED for name in missing):
             raise StoreError(
                 f"the collection {self._collection!r} at {self._label} lacks {', '.join(missing)}",
                 remedy="it was made by another program or release; name another collection",
             )
+        self._lacks = frozenset(missing)
         dim = int(fields["vector"]["params"]["dim"])
         if dim != self._dim:
             raise DimensionError(
@@ -284,31 +289,30 @@ class MilvusStore:
             )
         self._client.load_collection(self._collection, timeout=self._timeout_s)
 
-    def _create_collection(self) -> None:
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=1024)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._dim)
-        schema.add_field("payload", DataType.VARCHAR, max_length=_MAX_TEXT_BYTES)
-        for name, kind in FIELDS.items():
-            if kind == "string":
-                schema.add_field(name, DataType.VARCHAR, max_length=_MAX_TEXT_BYTES)
-            else:
-                schema.add_field(name, DataType.DOUBLE)
-            schema.add_field(f"has_{name}", DataType.BOOL)
-        index = MilvusClient.prepare_index_params()
-        if self._path is not None:
-            index.add_index("vector", index_type="FLAT", metric_type="COSINE")
-        else:
-            params = {"M": _HNSW_M, "efConstruction": _HNSW_EF_CONSTRUCTION}
-            index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=params)
-        self._client.create_collection(
-            self._collection,
-            schema=schema,
-            index_params=index,
-            # What was written is found by the next search, as in the other stores.
-            consistency_level="Strong",
-            timeout=self._timeout_s,
-        )
+    def _expression(self, filter: Filter | None) -> str:
+        """A filter for Milvus, as far as an older collection can answer it."""
+        if filter is None:
+            return ""
+        if unknown := sorted(self._lacks & filter.fields()):
+            raise StoreError(
+                f"the store was made before there was a field {unknown[0]!r}",
+                remedy="run `secondglance index` on the library once, which brings it up to date",
+            )
+        return to_milvus(filter)
+
+    def _renew(self) -> None:
+        """Before an older collection is written: copies it into one with all columns."""
+        if not self._lacks:
+            return
+        with self._session():
+            milvus_schema.renew(
+                self._client,
+                self._collection,
+                dim=self._dim,
+                lite=self._path is not None,
+                timeout_s=self._timeout_s,
+            )
+            self._open_collection()
 
     def _breadth(self, limit: int) -> dict[str, int]:
         """How many neighbours HNSW follows; at least as many as are asked for."""
@@ -368,47 +372,11 @@ class MilvusStore:
             milvus_lite.release(self._path)
 
 
-def _column_names() -> list[str]:
-    return ["id", "vector", "payload", *FIELDS, *(f"has_{name}" for name in FIELDS)]
-
-
-def _entity(row: Row) -> dict[str, Any]:
-    size = len(row.payload.encode())
-    if size > _MAX_TEXT_BYTES:
-        raise InputError(
-            f"the payload of {row.id!r} takes {size} bytes; Milvus holds {_MAX_TEXT_BYTES}",
-            remedy="cut the text into shorter passages, or use the faiss store",
-        )
-    entity: dict[str, Any] = {"id": row.id, "vector": row.vector, "payload": row.payload}
-    for (name, kind), value in zip(FIELDS.items(), row.columns, strict=True):
-        filler = "" if kind == "string" else 0.0
-        entity[name] = filler if value is None else value
-        entity[f"has_{name}"] = value is not None
-    return entity
-
-
-def _batches(
-    rows: Sequence[Row], entities: Sequence[dict[str, Any]], dim: int
-) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row, entity in zip(rows, entities, strict=True):
-        # Strings of the payload travel once more in their columns.
-        bytes_ = 4 * dim + 8 * len(row.payload) + 512
-        if batch and (size + bytes_ > _BATCH_BYTES or len(batch) == _BATCH_ROWS):
-            yield batch
-            batch, size = [], 0
-        batch.append(entity)
-        size += bytes_
-    if batch:
-        yield batch
-
-
 def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
     # What cannot be sent was never stored.
     sendable = [each for each in dict.fromkeys(ids) if comparable(each) == each]
-    for start in range(0, len(sendable), _BATCH_ROWS // 2):
-        yield sendable[start : start + _BATCH_ROWS // 2]
+    for start in range(0, len(sendable), BATCH_ROWS // 2):
+        yield sendable[start : start + BATCH_ROWS // 2]
 
 
 def _without_secrets(uri: str) -> str:

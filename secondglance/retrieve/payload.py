@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from secondglance.errors import DimensionError, InputError
-from secondglance.retrieve.filters import FIELDS, Value, comparable
+from secondglance.retrieve.fields import FIELDS, Value, column_value, comparable
 from secondglance.types import Payload, Record
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def rows_of(records: Sequence[Record], *, dim: int) -> list[Row]:
             unit(record.vector, dim=dim, what=f"the vector of {record.id!r}"),
             dump(record),
             tuple(
-                comparable(record.payload[field]) if field in record.payload else None
+                column_value(field, record.payload[field]) if field in record.payload else None
                 for field in FIELDS
             ),
         )
@@ -104,11 +104,12 @@ def dump(record: Record) -> str:
     for key, value in record.payload.items():
         kind = FIELDS.get(key)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        allowed = {"string": isinstance(value, str), None: is_number or isinstance(value, str)}
+        is_text = isinstance(value, str)
+        allowed = {"string": is_text, "tags": is_text, None: is_number or is_text}
         if not allowed.get(kind, is_number):
             raise InputError(
                 f"payload key {key!r} of {record.id!r} is {value!r}, and must be a"
-                f" {kind or 'string or a number'}",
+                f" {'string' if kind == 'tags' else kind or 'string or a number'}",
                 remedy="leave a key out when its value is unknown",
             )
         if isinstance(value, float) and not math.isfinite(value):

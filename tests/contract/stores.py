@@ -15,7 +15,7 @@ from secondglance.retrieve.faiss_store import FaissStore
 from secondglance.retrieve.filters import Filter
 from secondglance.retrieve.milvus_store import MilvusStore
 from secondglance.retrieve.store import SCORE_TOLERANCE, Store
-from secondglance.types import Match, Payload, Record
+from secondglance.types import Match, Payload, Record, join_tags
 
 if TYPE_CHECKING:
     from secondglance.types import Vector
@@ -52,6 +52,15 @@ ODD_STRINGS = [
     " ",
     "A/B",
     "\u2028\u0085\ufeff",
+]
+
+TAGS = [
+    ["beach", "Sea"],
+    ["Beach chair"],
+    [],
+    ["ÉTÉ", "50%_off"],
+    ["snow ☃ 東京", "back\\slash", "*[a]"],
+    ["BEACH", 'quote " or'],
 ]
 
 
@@ -106,6 +115,17 @@ def payload_of(number: int) -> Payload:
         payload["start_s"], payload["end_s"] = number / 3, number / 3 + 1.25
     if number % 7 == 0:
         payload["text"] = ODD_STRINGS[number % len(ODD_STRINGS)]
+    if number % 3:
+        payload["tags"] = join_tags(TAGS[number % len(TAGS)])
+        payload["camera"] = ("Canon EOS R5", "Apple iPhone 15", "50%_off \\ *[x]")[number % 4 % 3]
+        payload["codec"], payload["format"] = ODD_STRINGS[number % len(ODD_STRINGS)], "jpeg"
+        payload["rating"], payload["iso_speed"] = number % 7 - 1, 100 * number
+    if number % 4:
+        payload["lat"], payload["lon"] = 47.3 + number / 100, 8.5 - number / 50
+        payload["altitude_m"], payload["f_number"] = number - 40.5, 1.4 * (number % 5)
+        payload["lens"] = f"RF{number}mm"
+    if number % 6 == 0:
+        payload["fps"], payload["focal_mm"], payload["exposure_s"] = 29.97, number, 1 / (number + 1)
     payload["unfiltered"] = number
     return payload
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from secondglance.retrieve.fields import FIELDS
 from secondglance.retrieve.filters import (
-    FIELDS,
     And,
     Filter,
     Not,
     Operator,
     Or,
     compare,
+    has,
     is_in,
     like,
     parse_filter,
@@ -58,6 +59,40 @@ EXPRESSIONS = [
     'name like "IMG%" and not (kind == "image" or taken > 2024-01-01)',
     '(kind == "image" and size > 100) or (kind == "video" and not width > 900)',
     'root == "x" or modified > 2000-01-01',
+    'tags has "beach"',
+    'tags has "BEACH" and not tags has "sea"',
+    'not tags has "beach"',
+    'tags has "chair"',
+    'tags has "été"',
+    'tags has "E\u0301te\u0301"',
+    "tags has '50%_off'",
+    'tags has "5%"',
+    'tags has "snow ☃ 東京"',
+    r'tags has "back\\slash" or tags has "*[A]"',
+    "tags has 'quote \" or'",
+    'camera == "Canon EOS R5" and iso_speed <= 3200',
+    'camera like "%iPhone%" or lens like "RF1_mm"',
+    'camera like "%"',
+    'not camera like "%"',
+    'camera != "Canon EOS R5"',
+    r'camera == "50%_off \\ *[x]"',
+    'codec == ""',
+    'codec not in ("", " ")',
+    "rating >= 3",
+    "rating == 0 or rating < 0",
+    "not rating >= 3",
+    "lat > 47.5 and lon < 8",
+    "lat > -91",
+    "not lat > -91",
+    "altitude_m < 0",
+    "near(47.5, 8.1, 20)",
+    "not near(47.5, 8.1, 20)",
+    "near(47.5, 8.1, 20) and near(47.6, 8, 10) and tags has 'beach'",
+    "near(89.9, 0, 20000)",
+    "f_number in (1.4, 2.8) and exposure_s < 0.1",
+    "focal_mm > 50 and fps == 29.97",
+    "fps != 29.97",
+    'format == "jpeg" and kind == "image"',
 ]
 
 
@@ -87,6 +122,8 @@ def random_filter(random: np.random.Generator, depth: int = 0) -> Filter:
         return And(parts) if choice == 4 else Or(parts)
     field = str(random.choice(list(FIELDS)))
     found = [r.payload[field] for r in records(60) if field in r.payload]
+    if FIELDS[field] == "tags":
+        return has(field, str(random.choice(["beach", "SEA", "50%_off", "none"])))
     value = found[random.integers(len(found))] if found else 1.0
     if FIELDS[field] == "string" and not found:
         value = "x"
@@ -114,6 +151,10 @@ def test_missing_keys_are_false_on_both_sides(store: Store) -> None:
     store.upsert([Record(id="bare", vector=unit_vectors(1)[0], payload={})])
     value: str | float
     for field, kind in FIELDS.items():
+        if kind == "tags":
+            assert store.count(filter=has(field, "x")) == 0
+            assert store.count(filter=Not(has(field, "x"))) == 1
+            continue
         value = ("image" if field == "kind" else "") if kind == "string" else 0.0
         for op in OPERATORS:
             leaf = compare(field, op, value)

@@ -199,7 +199,7 @@ def test_a_manifest_by_itself_stands_for_its_files(media: Path, open_library: Op
 def test_bad_files_are_listed_and_stop_nothing(media: Path, open_library: Open) -> None:
     (media / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no jpeg")
     (media / "empty.png").touch()
-    (media / "notes.mp4").write_text("no video")
+    (media / "film.mp4").write_text("no video")
     (media / "table.csv").write_text("x,y\n1,2\n")
     (media / "program.exe").write_bytes(b"MZ\0\0")
     (media / "folder.jpg").mkdir()
@@ -211,7 +211,7 @@ def test_bad_files_are_listed_and_stop_nothing(media: Path, open_library: Open) 
     report = library.index([media])
     assert counts(report) == {"files": 15, "indexed": 10, "failed": 5}
     reasons = {Path(e.path).name: e.reason for e in report.errors}
-    assert reasons.keys() == {"broken.jpg", "empty.png", "notes.mp4", "table.csv", "program.exe"}
+    assert reasons.keys() == {"broken.jpg", "empty.png", "film.mp4", "table.csv", "program.exe"}
     assert "empty" in reasons["empty.png"]
     assert "no column to index" in reasons["table.csv"]
     assert "'.exe'" in reasons["program.exe"]

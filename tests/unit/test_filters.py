@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from secondglance.errors import InputError
+from secondglance.retrieve.fields import FIELDS
 from secondglance.retrieve.filter_compilers import milvus_literal, to_milvus, to_sql
 from secondglance.retrieve.filters import (
-    FIELDS,
     And,
     Compare,
     In,
@@ -19,11 +19,13 @@ from secondglance.retrieve.filters import (
     Or,
     and_,
     compare,
+    has,
     is_in,
     kind_is,
     like,
     parse_filter,
 )
+from secondglance.types import join_tags, split_tags
 
 
 def posix(*parts: int) -> float:
@@ -120,6 +122,15 @@ def test_times(literal: str, value: float) -> None:
         ("size in ()", r"'\)'"),
         ("size in 3", "'3'"),
         ('colour == "red"', "'colour'.*kind, path"),
+        ("hieght > 3", "'hieght'; did you mean 'height'"),
+        ('caption == "x"', "'caption'; did you mean 'text'"),
+        ("ISO > 100", "did you mean 'iso_speed'"),
+        ('tags == "beach"', 'tags has "beach"'),
+        ('tags in ("beach")', 'tags has "beach"'),
+        ('tags like "b%"', 'tags has "beach"'),
+        ('path has "beach"', "'path' is a string"),
+        ('tags has " "', "is empty"),
+        ("tags has 3", "expected a string"),
         ("kind > 3", "'kind' is a string"),
         ('kind == "vdeo"', "'vdeo'.*image, video, text"),
         ('kind in ("image", "vdeo")', "'vdeo'"),
@@ -151,6 +162,26 @@ def test_deep_parentheses_are_harmless() -> None:
     assert parse_filter("(" * 3000 + "size > 1" + ")" * 3000) == Compare("size", ">", 1.0)
 
 
+def test_tags() -> None:
+    payload = {"tags": join_tags(["Summer beach", "É", "summer BEACH", "a|b", " ", "x_y"])}
+    assert payload["tags"] == "|Summer beach|É|a/b|x_y|"
+    assert split_tags(payload["tags"]) == ["Summer beach", "É", "a/b", "x_y"]
+    for tag in ("summer beach", "e\u0301", "A|B", "a/b", " Summer   Beach ", "x_y"):
+        assert has("tags", tag).matches(payload), tag
+    for tag in ("beach", "summer", "x%", "xzy", "a"):
+        assert not has("tags", tag).matches(payload), tag
+    assert parse_filter('tags HAS "É" and not tags has "sea"').matches(payload)
+    assert not has("tags", "beach").matches({})
+    assert join_tags([]) == join_tags(["|", " "][1:]) == ""
+
+
+def test_fields_of_a_filter() -> None:
+    parsed = parse_filter(
+        '(kind == "image" or not size in (1, 2)) and tags has "x" and iso_speed > 3'
+    )
+    assert parsed.fields() == {"kind", "size", "tags", "iso_speed"}
+
+
 def test_like() -> None:
     def hit(pattern: str, value: str) -> bool:
         return like("path", pattern).matches({"path": value})
@@ -169,7 +200,7 @@ def test_like() -> None:
     assert not hit("[a-z]", "q")
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", [name for name, kind in FIELDS.items() if kind != "tags"])
 def test_missing_keys(field: str) -> None:
     value: Any = "image" if FIELDS[field] == "string" else 0.0
     for op in ("==", "!=", "<", "<=", ">", ">="):
