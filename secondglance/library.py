@@ -139,6 +139,7 @@ class Library:
         min_score: float | None = None,
         budget_ms: float | None = None,
         group: bool = True,
+        words: bool | None = None,
     ) -> SearchResult:
         """Answers a query in two passes; see `pipelines.search.search`.
 
@@ -156,6 +157,7 @@ class Library:
             min_score=min_score,
             budget_ms=budget_ms,
             group=group,
+            words=words,
         )
 
     def status(self) -> dict[str, Any]:

@@ -35,6 +35,10 @@ def search(
     rerank: Annotated[
         bool | None, typer.Option("--rerank/--no-rerank", help="With or without the second pass.")
     ] = None,
+    words: Annotated[
+        bool | None,
+        typer.Option("--words/--no-words", help="Captions, texts and file names by words, too."),
+    ] = None,
     budget_ms: Annotated[
         float | None, typer.Option(help="Time for the second pass, in milliseconds.", min=0)
     ] = None,
@@ -75,6 +79,7 @@ def search(
             min_score=min_score,
             budget_ms=budget_ms,
             group=not moments,
+            words=words,
         )
     warn(result.warnings)
     if chosen == "table" and out is None:

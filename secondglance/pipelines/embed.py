@@ -319,6 +319,7 @@ class EmbedJob:
             self._catalog.keep_records(work.content, work.stored)
         done = [(i, w.content, w.kind) for w in self._complete for i in w.items if w.kind]
         self._catalog.finish(done)
+        self._parts.words().sync(self._parts.store)
         self.indexed += len(done)
         for work in self._complete:
             del self._works[work.content]

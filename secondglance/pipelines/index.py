@@ -98,6 +98,7 @@ class _Run:
 
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
+        self._parts.words()  # notes from now on which files change
         self._catalog.start_scan()
         count = 0
         batch: list[Path] = []
@@ -166,6 +167,7 @@ class _Run:
         outdated = self._catalog.outdated()
         for start in range(0, len(outdated), DESCRIBED_AT_ONCE):
             _describe_again(self._parts, outdated[start : start + DESCRIBED_AT_ONCE])
+        self._parts.words().sync(self._parts.store)
 
     def _gone_below(self, root: Path, *, prune: bool) -> list[str]:
         missing = self._catalog.unseen(root)

@@ -7,16 +7,24 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondglance.errors import InputError, MediaError, SecondGlanceError
+from secondglance.errors import (
+    CatalogError,
+    InputError,
+    MediaError,
+    SecondGlanceError,
+    StoreError,
+)
 from secondglance.ingest import video
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.second_pass import Candidate
+from secondglance.pipelines.word_recall import add_words
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
@@ -76,6 +84,7 @@ def search(
     min_score: float | None = None,
     budget_ms: float | None = None,
     group: bool = True,
+    words: bool | None = None,
 ) -> SearchResult:
     """Answers a query.
 
@@ -92,6 +101,7 @@ def search(
             candidate, there may be quick ones, by which the best get a full one; candidates it
             does not reach keep their recall order, after those it reached.
         group: One hit a video with its best moments; otherwise each stretch is a hit.
+        words: Whether captions, texts and names are searched by the query's words, too.
 
     Raises:
         InputError: The query, the filter or a number cannot be used.
@@ -109,10 +119,25 @@ def search(
         parts.store()
     with clock.stage("embed"):
         vector = embed_query(parts, query)
+    warnings: list[str] = []
     with clock.stage("recall"):
         candidates = _recall(parts, vector, recall, condition, group=group)
-
-    warnings: list[str] = []
+        if query.text.strip() and (defaults.lexical if words is None else words):
+            try:
+                candidates = add_words(
+                    parts,
+                    query,
+                    vector,
+                    candidates,
+                    wanted=recall,
+                    condition=condition,
+                    kind=kind,
+                    grouped=partial(_grouped, parts, group=group),
+                )
+            except (StoreError, CatalogError) as error:
+                # It may be read-only or damaged; the vectors answer alone.
+                logger.debug("word search failed", exc_info=True)
+                warnings.append(f"words were not searched, only vectors: {error}")
     scores: list[PairScore | None] = [None] * len(candidates)
     cached = score_cache.CacheUse()
     if rerank and candidates and parts.settings.rerank.backend != "passthrough":
@@ -279,7 +304,7 @@ def _order(
     ]
     if any(scores):
         fused = fuse(
-            [hit.recall_score for hit in hits],
+            [hit.score for hit in hits],
             [hit.rerank_score if trusted else None for hit in hits],
             rerank_weight=rerank_weight,
         )
@@ -299,12 +324,13 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> 
         id=match.id,
         path=candidate.paths[0],
         kind=payload["kind"],  # type: ignore[arg-type]
-        score=match.score,
+        score=match.score if candidate.fused_score is None else candidate.fused_score,
         recall_score=match.score,
         recall_rank=recall_rank,
         start_s=best.start_s if best else None,
         end_s=best.end_s if best else None,
         keyframe_s=best.keyframe_s if best else None,
+        lexical_score=candidate.lexical_score,
         rerank_score=score.score if score else None,
         error=score.error if score else None,
         text=str(payload.get("text", "")),

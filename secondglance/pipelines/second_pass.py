@@ -14,11 +14,22 @@ from secondglance.types import Content, Match, Moment, PairScore, Query, VideoCl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What recall found: its best record, the files that hold it, and its moments if a video."""
+    """What recall found: its best record, the files that hold it, and its moments if a video.
+
+    Attributes:
+        match: Of the best record; its score is the cosine.
+        paths: The files.
+        moments: Of a video, best first.
+        lexical_score: Of the word search; None if no word matched.
+        fused_score: What the candidates are ordered by if there was a word list; else None, and
+            the cosine is it.
+    """
 
     match: Match
     paths: tuple[str, ...]
     moments: tuple[Moment, ...]
+    lexical_score: float | None = None
+    fused_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
