@@ -43,7 +43,9 @@ _INVISIBLE = regex.compile(r"\p{Cf}+")
 # What has no accent to lose, and letters that Arabic and Persian, or Russians, write in two ways.
 _LETTERS: dict[int, int | str] = {
     **str.maketrans("øłđðħı" + "ىیکة" + "ё", "olddhi" + "ييكه" + "е"),
-    **{ord("æ"): "ae", ord("œ"): "oe", ord("þ"): "th"},
+    ord("æ"): "ae",
+    ord("œ"): "oe",
+    ord("þ"): "th",
 }
 
 
