@@ -20,8 +20,9 @@ FULL_SHARE = 1 / 3
 """From this share of a query's words on, the word list counts in full for a document, as two people
 describe one picture with about a third of their words alike; below, it counts in proportion."""
 
-DEPTH = 10_000
-"""Documents with words of a query that are looked at, best first."""
+DEPTH = 2_000
+FILTERED_DEPTH = 10_000
+"""Documents with words of a query that are looked at, best first, without and with a filter."""
 
 MOST_RECORDS = 16_384
 """That one search may ask for: Milvus' own limit."""
@@ -60,7 +61,8 @@ def add_words(
     """
     words = parts.words()
     words.sync(parts.store)
-    hits = words.index.search(query.text, limit=DEPTH, kind=kind, without=query.not_text)
+    depth = max(4 * wanted, DEPTH if condition is None else FILTERED_DEPTH)
+    hits = words.index.search(query.text, limit=depth, kind=kind, without=query.not_text)
     if not hits:
         return list(candidates)
     found: dict[str, Candidate] = {}
@@ -79,7 +81,8 @@ def add_words(
     return _fused([*candidates, *added], len(candidates), found, hits)[:wanted]
 
 
-def _weight(hit: WordMatch) -> float:
+def weight(hit: WordMatch) -> float:
+    """How much the word list counts for a document, 0..1."""
     return min(1.0, hit.share / FULL_SHARE)
 
 
@@ -110,7 +113,7 @@ def _hopeful(
         for hit, rank in zip(hits, ranks, strict=True)
         if _document(hit) not in found
         # A filter may take away everything before it.
-        and _weight(hit) / (RANK_CONSTANT + (1 if filtered else rank)) > last
+        and weight(hit) / (RANK_CONSTANT + (1 if filtered else rank)) > last
     ]
 
 
@@ -161,7 +164,7 @@ def _fused(
     scores = reciprocal_ranks(
         [place + 1 if place < by_vector else None for place in range(len(candidates))],
         [place[0] if place else None for place in mine],
-        weights=[_weight(place[1]) if place else 0.0 for place in mine],
+        weights=[weight(place[1]) if place else 0.0 for place in mine],
     )
     fused = [
         dataclasses.replace(

@@ -34,6 +34,10 @@ WEIGHTS = (1.0, 0.6, 0.3)
 MAX_TERMS = 32
 """Of a query; of a longer one, the rarest."""
 
+MAX_MATCHES = 20_000
+"""Documents that the words of a query may have together: scoring each takes some microseconds. In a
+library with more, the query's most common words, which tell the least, are not asked for."""
+
 LEAST_WEIGHT = 1e-6
 """Of a word that half of the documents have, or more: what FTS5 gives it."""
 
@@ -194,13 +198,13 @@ class WordIndex:
         """
         phrases, terms = _parsed(text)
         with self._errors():
-            weights, known = self._weighed(terms)
-            if not known:
+            asked, whole = self._weighed(terms)
+            if not asked:
                 return []
-            expression = " OR ".join(map(_quote, known))
+            expression = " OR ".join(map(_quote, asked))
             for phrase in phrases:
                 expression = f"{_quote(phrase)} AND ({expression})"
-            _, unwanted = self._weighed(tokenize(without).all)
+            unwanted, _ = self._weighed(tokenize(without).all)
             if unwanted:
                 expression = f"({expression}) NOT ({' AND '.join(map(_quote, unwanted))})"
             of_kind = "" if kind is None else "AND kind = ?"
@@ -210,7 +214,6 @@ class WordIndex:
                 f"WHERE words MATCH ? {of_kind} ORDER BY score DESC, record LIMIT ?",
                 (*WEIGHTS, expression, *([] if kind is None else [kind]), limit),
             ).fetchall()
-        whole = sum(weights.values())
         return [
             WordMatch(
                 content=content, record=record, kind=of, score=score, share=min(1.0, score / whole)
@@ -218,24 +221,31 @@ class WordIndex:
             for content, record, of, score in rows
         ]
 
-    def _weighed(self, terms: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-        """The inverse document frequency of each term, and the terms that are worth asking for.
+    def _weighed(self, terms: Sequence[str]) -> tuple[list[str], float]:
+        """The terms that are worth asking for, and the weight of a document with each of them once.
 
-        Those are the terms that documents have; common ones, which carry no weight and match
-        everything, only where there are no others.
+        A term's weight is its inverse document frequency. Asked for are terms that documents have,
+        the rarest first, up to `MAX_TERMS` and `MAX_MATCHES`; common ones, which carry no weight
+        and match everything, only where there are no others. Unknown terms add to the weight, for
+        what they say is in no document.
         """
         count = self.count()
-        weights: dict[str, float] = {}
-        known: dict[str, float] = {}
-        for term in dict.fromkeys(terms):
-            documents = self._documents_with(term)
-            idf = math.log((count - documents + 0.5) / (documents + 0.5))
-            weights[term] = max(idf, LEAST_WEIGHT)
-            if documents:
-                known[term] = weights[term]
-        telling = {term: weight for term, weight in known.items() if weight > LEAST_WEIGHT}
-        rarest = sorted(telling or known, key=lambda term: -weights[term])[:MAX_TERMS]
-        return weights, rarest
+        holders = {term: self._documents_with(term) for term in dict.fromkeys(terms)}
+        weights = {
+            term: max(math.log((count - found + 0.5) / (found + 0.5)), LEAST_WEIGHT)
+            for term, found in holders.items()
+        }
+        known = sorted((term for term in holders if holders[term]), key=holders.__getitem__)
+        telling = [term for term in known if weights[term] > LEAST_WEIGHT]
+        asked: list[str] = []
+        matches = 0
+        for term in (telling or known)[:MAX_TERMS]:
+            matches += holders[term]
+            if asked and matches > MAX_MATCHES:
+                break
+            asked.append(term)
+        unknown = [term for term in holders if not holders[term]]
+        return asked, sum(weights[term] for term in (*asked, *unknown))
 
     def _documents_with(self, term: str) -> int:
         query = "SELECT count(*) FROM words WHERE words MATCH ?"

@@ -198,7 +198,7 @@ def test_a_chance_word_does_not_outrank_the_vectors(still: Library) -> None:
     assert chance.path.endswith("harbour-walk.mp4")
     before = next(hit.rank for hit in plain.hits if hit.id == chance.id)
     gain = chance.score - 61 / 2 / (60 + before)
-    assert 0 < gain < 0.15  # a document with all of the words would gain 0.5
+    assert 0 < gain < 0.2  # a document with all of the words would gain 0.5
 
 
 def test_pictures_as_queries_are_not_touched(still: Library, tmp_path: Path) -> None:

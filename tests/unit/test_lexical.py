@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from secondglance.errors import StoreError
+from secondglance.retrieve import lexical
 from secondglance.retrieve.fusion import reciprocal_ranks, shared_ranks
 from secondglance.retrieve.lexical import Document, WordIndex
 from secondglance.types import Kind
@@ -162,6 +163,18 @@ def test_common_words_say_nothing_unless_they_are_all_there_is(index: WordIndex)
     assert all(0 < hit.score < 1e-5 for hit in everywhere)
     unknown = index.search("the photo of a zebra", limit=100)
     assert all(hit.share < 1e-5 for hit in unknown)
+
+
+def test_of_a_large_library_only_the_telling_words_are_asked_for(
+    index: WordIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(index, *["dog"] * 6, "dog owl", "owl", *["cat"] * 6)
+    assert len(found(index, "owl dog")) == 8
+    monkeypatch.setattr(lexical, "MAX_MATCHES", 8)
+    assert found(index, "owl dog") == ["c7", "c6"]
+    hits = index.search("owl dog", limit=9)
+    assert hits[0].share == 1
+    assert len(found(index, "dog")) == 7
 
 
 def test_kinds_and_unwanted_words(index: WordIndex) -> None:
