@@ -41,6 +41,7 @@ from secondglance.retrieve.tokens import tokenize
 LANGUAGES = ("en", "de", "fr", "es", "ru", "zh", "ja", "ko", "ar", "hi", "th", "vi")
 UNSPACED = {"zh", "ja", "th"}
 RECALL = 100
+BATCH = 64
 Matrix = npt.NDArray[np.float32]
 
 
@@ -62,15 +63,17 @@ class Vectors:
         if path and path.is_file():
             return np.load(path)  # type: ignore[no-any-return]
         embedder = self._embedder = self._embedder or ClipEmbedder(str(starter_folder("clip")))
-        rows = [
-            embedder.embed_image(thing, max_pixels=10**8)
-            if isinstance(thing, Path)
-            else embedder.embed_texts([thing])[0]
-            for thing in things
-        ]
+        found = []
+        for start in range(0, len(things), BATCH):
+            batch = things[start : start + BATCH]
+            if isinstance(batch[0], Path):
+                found += [embedder.embed_image(Path(p), max_pixels=10**8) for p in batch]
+            else:
+                found += list(embedder.embed_texts([str(text) for text in batch]))
+        rows = np.stack(found)
         if path:
-            np.save(path, np.stack(rows))
-        return np.stack(rows)
+            np.save(path, rows)
+        return rows
 
 
 def compare(

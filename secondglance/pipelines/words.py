@@ -8,6 +8,7 @@ do most of the time; after a kill it finds what was left.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,12 +44,15 @@ class Words:
         catalog: Its catalog file.
 
     Raises:
-        StoreError: The index cannot be used.
+        StoreError: The index cannot be used, or is not there and the folder cannot be written.
         CatalogError: The catalog cannot be used.
     """
 
     def __init__(self, folder: Path, catalog: Path) -> None:
         self.index = WordIndex(folder / FILE_NAME)
+        self._queue: RewordedQueue | None = None
+        if not os.access(folder, os.W_OK):
+            return  # searched as it is
         try:
             self._queue = RewordedQueue(catalog)
         except BaseException:
@@ -65,31 +69,33 @@ class Words:
         Args:
             store: Called for the store only if there is something to do.
         """
-        if self._queue.is_empty():
+        queue = self._queue
+        if queue is None or queue.is_empty():
             return 0
         told, done = time.monotonic(), 0
-        while entries := self._take(store()):
+        while entries := self._take(queue, store()):
             done += len(entries)
             if time.monotonic() - told > TOLD_EVERY_S:
                 told = time.monotonic()
-                logger.info("words of %d files are in the index, %d to go", done, len(self._queue))
+                logger.info("words of %d files are in the index, %d to go", done, len(queue))
         return done
 
-    def _take(self, store: Store) -> list[Reworded]:
+    def _take(self, queue: RewordedQueue, store: Store) -> list[Reworded]:
         # The index is locked before the queue is read: of two that do this at once, the later one
         # writes the later state.
         with self.index.writing():
-            entries = self._queue.first(AT_ONCE)
+            entries = queue.first(AT_ONCE)
             if entries:
                 documents = list(_documents(entries, store))
                 self.index.replace([entry.content for entry in entries], documents)
-        self._queue.strike(entries)
+        queue.strike(entries)
         return entries
 
     def close(self) -> None:
         """Lets go of the files. May be called twice."""
         self.index.close()
-        self._queue.close()
+        if self._queue is not None:
+            self._queue.close()
 
 
 def _documents(entries: Sequence[Reworded], store: Store) -> Iterator[Document]:

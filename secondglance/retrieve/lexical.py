@@ -12,6 +12,7 @@ is here follows from the catalog and the store, so a file that is lost can be bu
 from __future__ import annotations
 
 import math
+import os
 import re
 import sqlite3
 import threading
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secondglance.errors import StoreError
+from secondglance.media.sqlite import database_uri
 from secondglance.retrieve.tokens import tokenize
 from secondglance.types import Kind
 
@@ -97,7 +99,7 @@ class WordIndex:
     """One file; safe to use from several threads and processes.
 
     Args:
-        path: Of the file; made if missing.
+        path: Of the file; made if missing. Where its folder cannot be written, it is only read.
 
     Raises:
         StoreError: It cannot be opened or written, or it is damaged.
@@ -109,13 +111,18 @@ class WordIndex:
         self._count: tuple[int, int] | None = None
         with self._errors():
             self._db = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                database_uri(path),
+                uri=True,
+                timeout=_BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,
             )
         try:
             with self._errors():
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                self._db.executescript(_SCHEMA)
+                if os.access(path.parent, os.W_OK):
+                    self._db.execute("PRAGMA journal_mode = WAL")
+                    self._db.execute("PRAGMA synchronous = NORMAL")
+                    self._db.executescript(_SCHEMA)
         except StoreError:
             self._db.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from secondglance.errors import StoreError
+from secondglance.ingest.reworded import RewordedQueue
 from secondglance.library import Library
 from secondglance.pipelines import words as words_pipeline
+from secondglance.retrieve.lexical import WordIndex
 from secondglance.types import Hit, Query, SearchResult
 from tests.integration.test_search import Judge
 from tests.libraries import Open, verify
@@ -241,7 +245,7 @@ def test_an_unchanged_run_writes_no_words(
     def forbidden(*_: object) -> None:
         raise AssertionError("something was written")
 
-    monkeypatch.setattr(words_pipeline.WordIndex, "replace", forbidden)
+    monkeypatch.setattr(WordIndex, "replace", forbidden)
     assert library.index([media]).unchanged == 19
     assert word_names(library, "lighthouse") == ["IMG_0005.jpg", "IMG_0001.jpg"]
 
@@ -290,7 +294,7 @@ def test_a_kill_while_words_are_written_is_made_good(
     if moment in ("mark_filled", "clear"):
         strip_words(open_library.folder)
     (media / "camera" / "IMG_0001.jpg").rename(media / "Windmill.jpg")
-    owner = words_pipeline.RewordedQueue if moment == "strike" else words_pipeline.WordIndex
+    owner = RewordedQueue if moment == "strike" else WordIndex
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -327,6 +331,24 @@ def test_a_lost_or_damaged_index_only_costs_its_words(
     (open_library.folder / "words.sqlite").unlink()
     with Library.open(open_library.folder) as again:
         assert word_names(again, "lighthouse") == ["IMG_0005.jpg", "IMG_0001.jpg"]
+
+
+def test_where_nothing_may_be_written_words_are_only_read(
+    library: Library, open_library: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, catalog = open_library.folder, open_library.folder / "catalog.sqlite"
+    open_library.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    words = words_pipeline.Words(folder, catalog)
+    hits = words.index.search("lighthouse", limit=9)
+    assert len(hits) == 2
+    assert words.sync(lambda: pytest.fail("there is nothing to do")) == 0
+    with pytest.raises(StoreError, match="readonly"):
+        words.index.replace([hits[0].content], [])
+    words.close()
+    (folder / "words.sqlite").unlink()
+    with pytest.raises(StoreError, match="cannot use the word index"):
+        words_pipeline.Words(folder, catalog)
 
 
 def test_the_setting_turns_words_off_and_the_call_decides(media: Path, open_library: Open) -> None:

@@ -121,7 +121,7 @@ def test_names_are_split_and_weigh_less_than_captions(index: WordIndex) -> None:
     assert found(index, "beachparty") == ["name"]
     assert found(index, "2041") == ["name"]
     same = [
-        Document(content=column, record=column, kind="image", **{column: "lake"})  # type: ignore[arg-type]
+        Document(content=column, record=column, kind="image", **{column: "lake"})
         for column in ("folder", "name", "text")
     ]
     index.replace([], same)
