@@ -154,6 +154,9 @@ class SearchSettings(_Section):
     k: int = Field(default=10, ge=1, description="results")
     recall: int = Field(default=100, ge=1, description="candidates for the second pass")
     rerank: bool = Field(default=True, description="whether there is a second pass")
+    lexical: bool = Field(
+        default=True, description="captions, texts and file names are searched by words, too"
+    )
     rerank_weight: float = Field(
         default=0.8, ge=0, le=1, description="share of the second pass in the fused score"
     )

@@ -219,6 +219,7 @@ class Library:
         budget_ms: float | None = None,
         group: bool = True,
         group_duplicates: bool | None = None,
+        words: bool | None = None,
     ) -> SearchResult:
         """Answers a query in two passes; see `pipelines.search.search`.
 
@@ -237,6 +238,7 @@ class Library:
             budget_ms=budget_ms,
             group=group,
             group_duplicates=group_duplicates,
+            words=words,
         )
 
     def load(self) -> None:

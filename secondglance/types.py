@@ -204,8 +204,9 @@ class Hit:
         keyframe_s: Time of the frame that matched.
         score: What the results are ordered by; higher is better.
         recall_score: Cosine of the first pass.
-        recall_rank: Rank in the first pass, from 1.
-        lexical_score: Score of the word search; None where there was none.
+        recall_rank: Rank in the first pass, from 1; by vector and words together.
+        lexical_score: BM25 of the query's words in captions, texts and names; None where none
+            of them stands there.
         rerank_score: Probability from the second pass; None where it did not score the hit.
         error: Why the second pass could not score the hit.
         text: The passage, or the caption from a manifest, a sidecar or the file itself.

@@ -35,6 +35,10 @@ def search(
     rerank: Annotated[
         bool | None, typer.Option("--rerank/--no-rerank", help="With or without the second pass.")
     ] = None,
+    words: Annotated[
+        bool | None,
+        typer.Option("--words/--no-words", help="Captions, texts and file names by words, too."),
+    ] = None,
     budget_ms: Annotated[
         float | None, typer.Option(help="Time for the second pass, in milliseconds.", min=0)
     ] = None,
@@ -80,6 +84,7 @@ def search(
             budget_ms=budget_ms,
             group=not moments,
             group_duplicates=group_duplicates,
+            words=words,
         )
     warn(result.warnings)
     if chosen == "table" and out is None:

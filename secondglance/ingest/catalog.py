@@ -268,12 +268,14 @@ class Catalog:
 
     def start_scan(self) -> None:
         """Forgets what an earlier scan over this connection came across."""
-        with self._errors():
+        with self._errors(), self._db:
             self._db.execute("DELETE FROM seen")
 
     def see(self, paths: Iterable[Path]) -> None:
         """Remembers, for this connection, that the scan came across these paths."""
-        with self._errors():
+        # Committed: a transaction left open would hold on to an old view of the tables, from which
+        # nothing can be written once another connection has.
+        with self._errors(), self._db:
             self._db.executemany(
                 "INSERT OR IGNORE INTO seen VALUES (?)", ((str(path),) for path in paths)
             )

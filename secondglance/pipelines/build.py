@@ -18,6 +18,7 @@ from secondglance.ingest.decode import Limits
 
 if TYPE_CHECKING:
     from secondglance.ingest.embedder import ClipEmbedder
+    from secondglance.pipelines.words import Words
     from secondglance.rerank.base import Reranker
     from secondglance.rerank.score_cache import ScoreCache
     from secondglance.retrieve.store import Store
@@ -57,6 +58,7 @@ class Parts:
         self._making = threading.RLock()
         self._store: Store | None = None
         self._scores: ScoreCache | None = None
+        self._words: Words | None = None
 
     @property
     def writable(self) -> bool:
@@ -87,6 +89,10 @@ class Parts:
     def store(self) -> Store:
         """The vector store; opening it needs the embedder's dimension once."""
         return self._once(self._open_store)
+
+    def words(self) -> Words:
+        """The word index, which may have to take in changes yet; see `Words.sync`."""
+        return self._once(self._open_words)
 
     def reranker(self) -> Reranker:
         """The second pass."""
@@ -147,6 +153,13 @@ class Parts:
             self._store = open_store(self.folder, self.settings.store, dim=dimension)
         return self._store
 
+    def _open_words(self) -> Words:
+        if self._words is None:
+            from secondglance.pipelines.words import Words
+
+            self._words = Words(self.folder, self.catalog.path)
+        return self._words
+
     @cached_property
     def _reranker(self) -> Reranker:
         settings = self.settings.rerank
@@ -164,7 +177,10 @@ class Parts:
             self._store = None
 
     def close(self) -> None:
-        """Lets go of the store, the catalog and the cache of scores. May be called twice."""
+        """Lets go of the store, the catalog, the words and the scores. May be called twice."""
+        if self._words is not None:
+            self._words.close()
+            self._words = None
         if self._scores is not None:
             self._scores.close()
         self.close_store()

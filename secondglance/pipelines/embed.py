@@ -353,6 +353,7 @@ class EmbedJob:
         done = [(i, w.content, w.kind) for w in self._complete for i in w.items if w.kind]
         self._catalog.finish(done)
         described.note(self._catalog, [(w.content, w.item.sidecar_stamp) for w in self._complete])
+        self._parts.words().sync(self._parts.store)
         self.indexed += len(done)
         for work in self._complete:
             del self._works[work.content]

@@ -132,6 +132,7 @@ class _Run:
 
     def scan(self, roots: Sequence[Path]) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
+        self._parts.words()  # notes from now on which files change
         self._catalog.start_scan()
         stamps, changed = described.stamps(self._catalog), {}
         count = 0
@@ -234,7 +235,7 @@ class _Run:
         return None
 
     def describe(self) -> None:
-        """Reads metadata again where sidecars changed."""
+        """Reads metadata again where sidecars changed, and brings the word index up to date."""
         self._describing = DescribeJob(
             self._parts,
             sidecars=self._sidecars,
@@ -243,6 +244,7 @@ class _Run:
             ),
         )
         self._describing.run()
+        self._parts.words().sync(self._parts.store)
 
     def report(self) -> IndexReport:
         """What was done so far."""

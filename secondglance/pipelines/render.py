@@ -61,6 +61,7 @@ def table(result: SearchResult) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    by_words = any(hit.lexical_score is not None for hit in result.hits)
     rows = Table(
         "rank",
         "recall\nrank",
@@ -68,14 +69,16 @@ def table(result: SearchResult) -> Table:
         "result",
         "score",
         "recall\nscore",
+        *(["word\nscore"] if by_words else []),
         "rerank\nscore",
         title=escape(describe(result)),
         title_justify="left",
         box=None,
         pad_edge=False,
     )
-    for column in (0, 1, 4, 5, 6):
-        rows.columns[column].justify = "right"
+    for column in rows.columns:
+        column.justify = "right"
+    rows.columns[2].justify = rows.columns[3].justify = "left"
     rows.columns[3].overflow = "fold"
     for hit in result.hits:
         rerank = "" if hit.rerank_score is None else f"{hit.rerank_score:.3f}"
@@ -88,9 +91,14 @@ def table(result: SearchResult) -> Table:
             escape(shown_name(hit)),
             f"{hit.score:.3f}",
             f"{hit.recall_score:.3f}",
+            *([_number(hit.lexical_score)] if by_words else []),
             rerank,
         )
     return rows
+
+
+def _number(score: float | None) -> str:
+    return "" if score is None else f"{score:.2f}"
 
 
 def plain_table(result: SearchResult) -> str:

@@ -7,18 +7,26 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondglance.errors import InputError, MediaError, SecondGlanceError
+from secondglance.errors import (
+    CatalogError,
+    InputError,
+    MediaError,
+    SecondGlanceError,
+    StoreError,
+)
 from secondglance.ingest import looks, video
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.near import alike_to_earlier
 from secondglance.pipelines.second_pass import Candidate
 from secondglance.pipelines.shown import hit_metadata
+from secondglance.pipelines.word_recall import add_words
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
@@ -79,6 +87,7 @@ def search(
     budget_ms: float | None = None,
     group: bool = True,
     group_duplicates: bool | None = None,
+    words: bool | None = None,
 ) -> SearchResult:
     """Answers a query.
 
@@ -96,6 +105,7 @@ def search(
             does not reach keep their recall order, after those it reached.
         group: One hit a video with its best moments; otherwise each stretch is a hit.
         group_duplicates: One hit for pictures that look nearly the same; it names the others.
+        words: Whether captions, texts and names are searched by the query's words, too.
 
     Raises:
         InputError: The query, the filter or a number cannot be used.
@@ -115,12 +125,29 @@ def search(
         parts.store()
     with clock.stage("embed"):
         vector = embed_query(parts, query)
+    warnings: list[str] = []
     with clock.stage("recall"):
         candidates = _recall(
             parts, vector, recall, condition, group=group, group_duplicates=group_duplicates
         )
-
-    warnings: list[str] = []
+        if query.text.strip() and (defaults.lexical if words is None else words):
+            try:
+                candidates = add_words(
+                    parts,
+                    query,
+                    vector,
+                    candidates,
+                    wanted=recall,
+                    condition=condition,
+                    kind=kind,
+                    grouped=partial(_grouped, parts, group=group),
+                )
+                if group_duplicates:
+                    candidates = _without_near_duplicates(parts, candidates)
+            except (StoreError, CatalogError) as error:
+                # It may be read-only or damaged; the vectors answer alone.
+                logger.debug("word search failed", exc_info=True)
+                warnings.append(f"words were not searched, only vectors: {error}")
     scores: list[PairScore | None] = [None] * len(candidates)
     cached = score_cache.CacheUse()
     if rerank and candidates and parts.settings.rerank.backend != "passthrough":
@@ -289,7 +316,10 @@ def _without_near_duplicates(parts: Parts, candidates: Sequence[Candidate]) -> l
     kept = []
     for members in groups.values():
         shown = next((member for member in members if not member.absent), members[0])
-        others = (path for member in members if member is not shown for path in member.paths)
+        others = [*shown.near_duplicates]
+        for member in members:
+            if member is not shown:
+                others += [*member.paths, *member.near_duplicates]
         kept.append(dataclasses.replace(shown, near_duplicates=tuple(others)))
     return kept
 
@@ -313,7 +343,7 @@ def _order(
     ]
     if any(scores):
         fused = fuse(
-            [hit.recall_score for hit in hits],
+            [hit.score for hit in hits],
             [hit.rerank_score if trusted else None for hit in hits],
             rerank_weight=rerank_weight,
         )
@@ -333,12 +363,13 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> 
         id=match.id,
         path=candidate.paths[0],
         kind=payload["kind"],  # type: ignore[arg-type]
-        score=match.score,
+        score=match.score if candidate.fused_score is None else candidate.fused_score,
         recall_score=match.score,
         recall_rank=recall_rank,
         start_s=best.start_s if best else None,
         end_s=best.end_s if best else None,
         keyframe_s=best.keyframe_s if best else None,
+        lexical_score=candidate.lexical_score,
         rerank_score=score.score if score else None,
         error=score.error if score else None,
         text=str(payload.get("text", "")),

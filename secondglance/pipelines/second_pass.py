@@ -20,11 +20,14 @@ class Candidate:
     """What recall found.
 
     Attributes:
-        match: The best record.
+        match: The best record; its score is the cosine.
         paths: The files that hold it.
         moments: Of a video, best first.
         near_duplicates: Files whose pictures look nearly the same.
         absent: Whether none of `paths` is there now.
+        lexical_score: Of the word search; None if no word matched.
+        fused_score: What the candidates are ordered by if there was a word list; else None, and
+            the cosine is it.
     """
 
     match: Match
@@ -32,6 +35,8 @@ class Candidate:
     moments: tuple[Moment, ...]
     near_duplicates: tuple[str, ...] = ()
     absent: bool = False
+    lexical_score: float | None = None
+    fused_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

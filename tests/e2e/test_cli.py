@@ -98,8 +98,8 @@ def test_search_prints_a_table_with_both_scores_and_timings(cache: Path, library
     done = run(cache, "search", "a dog", "--library", library, "-k", "3")
     assert done.returncode == 0, done.stderr
     upper, lower = (line.split() for line in done.stdout.splitlines()[1:3])
-    assert upper == ["recall", "recall", "rerank"]
-    assert lower == ["rank", "rank", "kind", "result", "score", "score", "score"]
+    assert upper == ["recall", "recall", "word", "rerank"]
+    assert lower == ["rank", "rank", "kind", "result", "score", "score", "score", "score"]
     assert re.search(
         r"3 results; load \d+ ms, embed \d+ ms, recall \d+ ms, rerank \d+ ms", done.stdout
     )
@@ -121,6 +121,17 @@ def test_search_as_json_has_the_fields_of_the_contract(cache: Path, library: Pat
     assert {"embed", "recall", "rerank", "total"} <= found["timings_ms"].keys()
     [warning] = found["warnings"]  # the starter models know no such clip
     assert warning.startswith("the second pass finds no match")
+
+
+def test_words_are_searched_unless_told_otherwise(cache: Path, library: Path) -> None:
+    common = ("search", "clip", "--library", library, "--json", "--no-rerank")
+    hits = json.loads(run(cache, *common).stdout)["hits"]
+    [named] = [hit for hit in hits if hit["lexical_score"] is not None]
+    assert named["path"].endswith("clip.mp4")
+    assert named["lexical_score"] > 0
+    hits = json.loads(run(cache, *common, "--no-words").stdout)["hits"]
+    assert hits
+    assert all(hit["lexical_score"] is None for hit in hits)
 
 
 def test_search_as_csv_and_to_files(
