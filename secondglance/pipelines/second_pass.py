@@ -67,6 +67,24 @@ def rerank(
     return SecondPass(scores=[*found.scores], warnings=warnings)
 
 
+def no_match(scores: Sequence[float | None], *, floor: float) -> str | None:
+    """The warning if the second pass says no to all; None if it has said yes, or nothing.
+
+    A small model says no to media unlike any it was trained on; what differs then is noise.
+
+    Args:
+        scores: Probabilities; None for what it did not score.
+        floor: What the best must reach, `search.rerank_floor`.
+    """
+    best = max((score for score in scores if score is not None), default=None)
+    if best is None or best >= floor:
+        return None
+    return (
+        f"the second pass finds no match (best {best:.2f}, search.rerank_floor "
+        f"{floor:g}): results are in recall order"
+    )
+
+
 class _ButNot:
     """A reranker for what is relevant to the query, and not to what it excludes."""
 

@@ -86,7 +86,16 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     commands = done.stdout.split()
-    assert commands == ["index", "search", "rerank", "status", "doctor", "models", "scenes"]
+    assert commands == [
+        "index",
+        "search",
+        "rerank",
+        "cover",
+        "status",
+        "doctor",
+        "models",
+        "scenes",
+    ]
     for command in commands:
         shown = run(cache, command, "--help")
         assert shown.returncode == 0
