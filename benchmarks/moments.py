@@ -1,8 +1,9 @@
 """How many moments of a video the second pass should look at.
 
 Films of eight generated scenes of four seconds; each question asks for one scene, whose near-misses
-stand in the same and in other films. Is the right film the first result, and is it shown at the
-right moment? Scores of every look are taken once, so the rules differ in which looks they use only.
+stand in the same film: such a film is all of one place and of the same things. Is the right film
+the first result, and is it shown at the right moment? Scores of every look are taken once, so the
+rules differ in which looks they use only.
 
     python benchmarks/moments.py --clips 180
 """
@@ -78,13 +79,16 @@ def ordered(looks: Sequence[Look], weight: float) -> list[Look]:
         [look.recall for look in looks], [look.rerank for look in looks], rerank_weight=weight
     )
     ranked = [look for _, look in sorted(zip(fused, looks, strict=True), key=lambda p: -p[0])]
-    return list({look.film: look for look in reversed(ranked)}.values())[::-1]
+    best: dict[str, Look] = {}
+    for look in ranked:
+        best.setdefault(look.film, look)
+    return [*best.values()]
 
 
 def write_films(clips: Path, folder: Path, names: Sequence[str]) -> dict[str, tuple[str, float]]:
     """Cuts clips together; returns film and start of each clip."""
     order = [*names]
-    random.Random(7).shuffle(order)
+    mixed = random.Random(7)
     found = {}
     folder.mkdir()
     for number in range(len(order) // SCENES):
@@ -93,7 +97,9 @@ def write_films(clips: Path, folder: Path, names: Sequence[str]) -> dict[str, tu
             stream = film.add_stream("libx264", rate=12, options={"crf": "20", "g": "48"})
             stream.width = stream.height = 256
             stream.pix_fmt = "yuv420p"
-            for place, name in enumerate(order[number * SCENES : (number + 1) * SCENES]):
+            scenes = order[number * SCENES : (number + 1) * SCENES]
+            mixed.shuffle(scenes)
+            for place, name in enumerate(scenes):
                 found[name] = (path.name, place * SCENE_S)
                 with av.open(str(clips / name)) as clip:
                     for frame in clip.decode(video=0):

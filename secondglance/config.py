@@ -153,6 +153,9 @@ class SearchSettings(_Section):
         le=1,
         description="probability that one candidate must reach, or recall's order stays",
     )
+    moments: int = Field(
+        default=3, ge=1, le=5, description="of the best videos that the second pass looks at"
+    )
     not_weight: float = Field(
         default=0.5, ge=0, le=1, description="how far recall moves away from --not"
     )

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from secondglance.types import Hit, SearchResult
+from secondglance.types import Hit, Moment, SearchResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +22,8 @@ CSV_FIELDS = [
     "kind",
     "start_s",
     "end_s",
+    "keyframe_s",
+    "moments",
     "score",
     "recall_score",
     "recall_rank",
@@ -116,6 +118,8 @@ def shown_name(hit: Hit) -> str:
     elif hit.kind == "text":
         words = " ".join(hit.text.split())
         name += f"\n  {words[:100]}{'...' if len(words) > 100 else ''}"
+    if others := hit.moments[1:]:
+        name += f"\n  also {', '.join(map(stretch, others))}"
     if hit.copies:
         name += f"\n  and {len(hit.copies)} more with the same content"
     return name
@@ -126,6 +130,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def stretch(moment: Moment) -> str:
+    """A moment of a video as m:ss-m:ss."""
+    return f"{clock(moment.start_s)}-{clock(moment.end_s)}"
 
 
 def describe(result: SearchResult) -> str:
@@ -150,6 +159,13 @@ def _csv(result: SearchResult) -> str:
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(CSV_FIELDS)
     for hit in result.hits:
-        values = (getattr(hit, name) for name in CSV_FIELDS)
-        writer.writerow(["" if value is None else value for value in values])
+        writer.writerow(_cell(hit, name) for name in CSV_FIELDS)
     return output.getvalue()
+
+
+def _cell(hit: Hit, name: str) -> str | int | float:
+    """One value of a row; moments as start-end in seconds, best first."""
+    if name == "moments":
+        return "; ".join(f"{m.start_s:g}-{m.end_s:g}" for m in hit.moments)
+    value: str | int | float | None = getattr(hit, name)
+    return "" if value is None else value

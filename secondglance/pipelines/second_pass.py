@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secondglance.rerank.base import Reranker
 from secondglance.rerank.cascade import Cascade, CascadeResult
 from secondglance.rerank.coarse import coarse_view
+from secondglance.retrieve.fusion import fuse
 from secondglance.types import Content, Match, Moment, PairScore, Query, VideoClip
+
+CLOSER = 10
+"""Videos, the best by their first moment, of which further moments are looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What recall found: its best record, the files that hold it, and its moments if a video."""
+    """What recall found: its best record, the files that hold it, and its moments if a video.
+
+    Moments are in recall order; once the second pass has looked, they carry its score.
+    """
 
     match: Match
     paths: tuple[str, ...]
@@ -23,8 +30,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondPass:
-    """Scores in recall order, None for what a time budget did not reach; and what to tell."""
+    """What was found out.
 
+    Attributes:
+        candidates: As given; moments that were looked at have their scores.
+        scores: Of the candidates, that of its best moment for a video; None for what a time budget
+            did not reach.
+        warnings: For the user.
+    """
+
+    candidates: list[Candidate]
     scores: list[PairScore | None]
     warnings: tuple[str, ...] = ()
 
@@ -35,8 +50,13 @@ def rerank(
     candidates: Sequence[Candidate],
     *,
     budget_ms: float | None = None,
+    moments: int = 1,
+    rerank_weight: float = 1.0,
 ) -> SecondPass:
-    """Scores the candidates of a query.
+    """Scores the candidates of a query, a video by the clip around its best moment.
+
+    What recall takes for the best moment of a video need not be it: of the `CLOSER` videos that
+    come first then, the next moments are looked at too, and the best counts.
 
     Args:
         reranker: What scores.
@@ -44,6 +64,8 @@ def rerank(
         candidates: In recall order.
         budget_ms: Milliseconds; None takes all the time that is needed. See `Cascade` for what
             is done within a budget.
+        moments: Of one video that are looked at, at most.
+        rerank_weight: Share of the second pass in the order by which videos come first.
 
     Raises:
         MediaError: The query itself cannot be read.
@@ -56,15 +78,89 @@ def rerank(
     )
     if query.not_text.strip():
         reranker = _ButNot(reranker, Content(texts=(query.not_text,)))
-    documents = [_document(candidate) for candidate in candidates]
-    if budget_ms is None:
-        scores = reranker.score(wanted, documents, instruction=query.instruction)
-        return SecondPass(scores=[*scores])
-    found = Cascade(reranker).score(
-        wanted, documents, instruction=query.instruction, budget_ms=budget_ms
+    looker = _Looker(reranker, wanted, query.instruction, budget_ms)
+    scores = looker.look([_document(candidate) for candidate in candidates])
+    warnings = list(looker.warnings)
+    seen = [{0: score} for score in scores]
+    further = _further(candidates, scores, moments, rerank_weight)
+    if further and not warnings:
+        found = looker.look([_document(candidates[c], moment) for c, moment in further])
+        for (place, moment), score in zip(further, found, strict=True):
+            seen[place][moment] = score
+        if looker.warnings:
+            reached = sum(score is not None for score in found)
+            warnings.append(
+                f"the time budget of {budget_ms:g} ms allowed a look at {reached} of "
+                f"{len(further)} further moments of videos"
+            )
+    return SecondPass(
+        candidates=[_told(*pair) for pair in zip(candidates, seen, strict=True)],
+        scores=[_best(found) for found in seen],
+        warnings=tuple(warnings),
     )
-    warnings = (_shortfall(found, budget_ms),) if found.used_up else ()
-    return SecondPass(scores=[*found.scores], warnings=warnings)
+
+
+class _Looker:
+    """Scores documents until a budget, if there is one, is used up."""
+
+    def __init__(
+        self, reranker: Reranker, wanted: Content, instruction: str | None, budget_ms: float | None
+    ) -> None:
+        self._reranker = reranker
+        self._wanted = wanted
+        self._instruction = instruction
+        self._budget_ms = self._left_ms = budget_ms
+        self.warnings: tuple[str, ...] = ()
+        """What the budget did not allow at the last look."""
+
+    def look(self, documents: Sequence[Content]) -> list[PairScore | None]:
+        """A score for each; None for what the budget does not reach."""
+        if self._budget_ms is None or self._left_ms is None:
+            return [*self._reranker.score(self._wanted, documents, instruction=self._instruction)]
+        found = Cascade(self._reranker).score(
+            self._wanted, documents, instruction=self._instruction, budget_ms=self._left_ms
+        )
+        self._left_ms -= found.spent_ms
+        self.warnings = (_shortfall(found, self._budget_ms),) if found.used_up else ()
+        return [*found.scores]
+
+
+def _further(
+    candidates: Sequence[Candidate],
+    scores: Sequence[PairScore | None],
+    moments: int,
+    rerank_weight: float,
+) -> list[tuple[int, int]]:
+    """Places of candidates, and which of their moments to look at: second ones first."""
+    fused = fuse(
+        [candidate.match.score for candidate in candidates],
+        [score.score if score else None for score in scores],
+        rerank_weight=rerank_weight,
+    )
+    videos = [place for place, candidate in enumerate(candidates) if len(candidate.moments) > 1]
+    first = sorted(videos, key=lambda place: -fused[place])[:CLOSER]
+    return [
+        (place, moment)
+        for moment in range(1, moments)
+        for place in first
+        if moment < len(candidates[place].moments)
+    ]
+
+
+def _told(candidate: Candidate, seen: Mapping[int, PairScore | None]) -> Candidate:
+    """A candidate whose moments have the scores that were found."""
+    if not candidate.moments:
+        return candidate
+    moments = list(candidate.moments)
+    for place, score in seen.items():
+        moments[place] = replace(moments[place], rerank_score=score.score if score else None)
+    return replace(candidate, moments=tuple(moments))
+
+
+def _best(seen: Mapping[int, PairScore | None]) -> PairScore | None:
+    """The highest score; an error if there are only errors."""
+    found = [score for score in seen.values() if score is not None]
+    return max(found, key=lambda s: -1.0 if s.score is None else s.score, default=None)
 
 
 def no_match(scores: Sequence[float | None], *, floor: float) -> str | None:
@@ -114,14 +210,18 @@ def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
     return PairScore(score=wanted.score * (1 - unwanted.score))
 
 
-def _document(candidate: Candidate) -> Content:
+def _document(candidate: Candidate, moment: int = 0) -> Content:
+    """What the second pass reads: of a video the clip of one of its moments."""
     payload = candidate.match.payload
     path = Path(next((p for p in candidate.paths if Path(p).exists()), candidate.paths[0]))
     if payload["kind"] == "image":
         return Content(images=(path,))
     if payload["kind"] == "video":
-        start, end = float(payload["start_s"]), float(payload["end_s"])
-        return Content(videos=(VideoClip(path=path, start_s=start, end_s=end),))
+        found = candidate.moments[moment]
+        clip = VideoClip(
+            path=path, start_s=found.start_s, end_s=found.end_s, keyframe_s=found.keyframe_s
+        )
+        return Content(videos=(clip,))
     return Content(texts=(str(payload.get("text", "")),))
 
 
