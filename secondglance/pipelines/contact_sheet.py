@@ -109,11 +109,15 @@ def _at(path: Path, moment: Moment) -> str:
 
 
 def _query_picture(query: Query) -> str | None:
-    if query.image is not None:
-        with open_picture(Path(query.image).expanduser()) as opened:
-            return _data_uri(images.load_rgb(opened, draft_size=DRAFT), THUMBNAIL)
-    if query.video is not None:
-        return _data_uri(video.read_frame_at(Path(query.video).expanduser(), 0.0), THUMBNAIL)
+    """The picture or the first frame of the clip that was looked for, if it is still there."""
+    try:
+        if query.image is not None:
+            with open_picture(Path(query.image).expanduser()) as opened:
+                return _data_uri(images.load_rgb(opened, draft_size=DRAFT), THUMBNAIL)
+        if query.video is not None:
+            return _data_uri(video.read_frame_at(Path(query.video).expanduser(), 0.0), THUMBNAIL)
+    except (MediaError, OSError):
+        pass
     return None
 
 
