@@ -31,8 +31,6 @@ SCENES = 8
 """Of a film."""
 MOST = 5
 """Moments of a film that are scored."""
-SHOWN = 10
-"""Results of a search, of which the second round looks at further moments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,12 @@ def best_looks(count: int, most: int) -> Rule:
     return lambda looks: [look for look in looks if look.place < most][:count]
 
 
-def two_rounds(most: int, weight: float) -> Rule:
-    """One moment of every film, then more of those that would be shown."""
+def two_rounds(most: int, films: int, weight: float) -> Rule:
+    """One moment of every film, then more of the first `films`, as a search does."""
 
     def choose(looks: Sequence[Look]) -> Sequence[Look]:
         first = [look for look in looks if look.place == 0]
-        shown = {look.film for look in ordered(first, weight)[:SHOWN]}
+        shown = {look.film for look in ordered(first, weight)[:films]}
         return [
             look for look in looks if look.place == 0 or (look.film in shown and look.place < most)
         ]
@@ -143,7 +141,7 @@ def main() -> None:
             media, pictures=0, clips=options.clips, texts=0, image_queries=0, seed=0
         )
         where = write_films(media, media / "films", [entry.path for entry in made.entries])
-        asked = [r for r in made.requests if r.relevant[0] in where]
+        asked = [r for r in made.requests if r.language == "en" and r.relevant[0] in where]
         settings = {
             "rerank": {"score_cache_mb": 0},
             "ingest": {"segment_s": options.segment_s},
@@ -161,8 +159,10 @@ def main() -> None:
         "2 of each, as many looks as videos": best_looks(films, 2),
         "3 of each, as many looks as videos": best_looks(films, 3),
         "3 of each, 1.5 looks a video": best_looks(films * 3 // 2, 3),
-        "1 of each, then 3 of the first 10": two_rounds(3, weight),
-        "1 of each, then 2 of the first 10": two_rounds(2, weight),
+    }
+    rules |= {
+        f"1 of each, then {most} of the first {count}": two_rounds(most, count, weight)
+        for most, count in ((2, 10), (3, 3), (3, 5), (3, 10), (MOST, 5), (MOST, 10))
     }
     rows = []
     for name, rule in rules.items():

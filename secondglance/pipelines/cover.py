@@ -32,7 +32,7 @@ JPEG_QUALITY = 95
 BLOCK = 16
 """Full pictures held at once."""
 GAP_S = 5.0
-"""Covers are this far apart, or a quarter of their even spacing, where there are enough."""
+"""Covers are this far apart, or half of their even spacing, where there are enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +294,7 @@ def _with_quality(
 
 def _apart(ranked: Sequence[_Scored], n: int, *, duration_s: float) -> list[_Scored]:
     """The best `n` that are some time apart; then, if need be, others, in their order."""
-    gap_s = min(duration_s / (4 * n), GAP_S)
+    gap_s = min(duration_s / (2 * n), GAP_S)
     taken: list[_Scored] = []
     for one in ranked:
         if all(abs(one.frame.time_s - other.frame.time_s) >= gap_s for other in taken):

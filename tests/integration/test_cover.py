@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,3 +221,15 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
     broken.write_bytes(random.randbytes(5000))
     with pytest.raises(MediaError, match=r"cannot use the video .*broken\.mp4: not a video"):
         make(broken, tmp_path / "out")
+
+
+def test_a_video_may_be_opened_before_torch_is_loaded(tmp_path: Path) -> None:
+    # decord opens NVIDIA's libraries for the whole process, and torch would then crash.
+    clip = write_clip(tmp_path / "clip.mp4", [1], scene_s=1)
+    code = (
+        f"from pathlib import Path; from secondglance.media.video import Video\n"
+        f"Video(Path({str(clip)!r}))\n"
+        "import torch; a = torch.ones(64, 64); print(int((a @ a).sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(64**3), done.stderr
