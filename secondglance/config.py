@@ -154,7 +154,7 @@ class SearchSettings(_Section):
         description="probability that one candidate must reach, or recall's order stays",
     )
     moments: int = Field(
-        default=3, ge=1, le=5, description="of the best videos that the second pass looks at"
+        default=3, ge=1, le=5, description="of each of the first videos, seen by the second pass"
     )
     not_weight: float = Field(
         default=0.5, ge=0, le=1, description="how far recall moves away from --not"

@@ -73,7 +73,7 @@ def _card(hit: Hit) -> dict[str, Any]:
 def _video(path: Path, moments: Sequence[Moment]) -> dict[str, Any]:
     """What a card shows of a video: its first moment large, and all of them as small pictures."""
     found: dict[str, Any] = {
-        "plays": path.suffix.lower() in PLAYABLE,
+        "plays": bool(moments) and path.suffix.lower() in PLAYABLE,
         "moments": [
             {
                 "link": _at(path, moment),

@@ -134,6 +134,8 @@ def cover(
     path, folder, title = Path(video).expanduser(), Path(out).expanduser(), title.strip()
     _check(path, folder, n, image_format)
     chosen, warnings = _settings(preset, config, settings, models=bool(title))
+    # Before the video is looked at, which takes a while: a model that is missing is told at once.
+    matching = _Matching(path, title, chosen, on_progress) if title else None
     try:
         found = frame_choice.candidates(
             path,
@@ -146,8 +148,7 @@ def cover(
         raise MediaError(f"cannot use the video {path}: {error.problem}") from None
     pool, told = _pool(found, n)
     warnings += told
-    if title:
-        matching = _Matching(path, title, chosen, on_progress)
+    if matching is not None:
         scored = matching.run(pool, n=n, rerank=rerank)
         warnings += matching.warnings
     else:
@@ -215,6 +216,8 @@ class _Matching:
         self._settings = settings
         self._tell = on_progress
         self.warnings: list[str] = []
+        on_progress(Progress(stage="load"))
+        self._embedder = open_embedder(settings.recall)
 
     def run(self, pool: Sequence[FrameChoice], *, n: int, rerank: bool) -> list[_Scored]:
         """Scores of the frames that come into question, at least `n` of them."""
@@ -243,8 +246,7 @@ class _Matching:
 
     def _recall(self, pool: Sequence[FrameChoice]) -> list[float]:
         """Cosine of each frame with the title."""
-        self._tell(Progress(stage="load"))
-        embedder = open_embedder(self._settings.recall)
+        embedder = self._embedder
         [wanted] = embedder.embed_texts([self._title])
         cosines: list[float] = []
         for start in range(0, len(pool), embedder.batch_size):

@@ -91,7 +91,7 @@ def test_the_title_picks_the_scene_and_the_frame_is_sharp(film: Film, tmp_path: 
         assert Path(found.path).name == f"{film.path.stem}-cover-01-00m{found.time_s:06.3f}s.jpg"
         with Image.open(found.path) as opened:
             assert (opened.format, opened.size) == ("JPEG", (SIDE, SIDE))
-    assert [p.stage for p in stages][:1] == ["look"]
+    assert [p.stage for p in stages][:2] == ["load", "look"]
     assert {p.stage for p in stages} == {"look", "load", "recall", "rerank", "write"}
 
 
