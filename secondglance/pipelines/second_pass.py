@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secondglance.rerank.base import Reranker
-from secondglance.rerank.cascade import Cascade, CascadeResult
+from secondglance.rerank.cascade import FIRST_GROUP, Cascade, CascadeResult
 from secondglance.rerank.coarse import coarse_view
 from secondglance.retrieve.fusion import fuse
 from secondglance.types import Content, Match, Moment, PairScore, Query, VideoClip
@@ -110,6 +110,7 @@ class _Looker:
         self._wanted = wanted
         self._instruction = instruction
         self._budget_ms = self._left_ms = budget_ms
+        self._each_ms = 0.0
         self.warnings: tuple[str, ...] = ()
         """What the budget did not allow at the last look."""
 
@@ -117,10 +118,16 @@ class _Looker:
         """A score for each; None for what the budget does not reach."""
         if self._budget_ms is None or self._left_ms is None:
             return [*self._reranker.score(self._wanted, documents, instruction=self._instruction)]
+        # A cascade begins a first group whatever it costs; by the second look that is known.
+        enough = self._left_ms >= FIRST_GROUP * self._each_ms
         found = Cascade(self._reranker).score(
-            self._wanted, documents, instruction=self._instruction, budget_ms=self._left_ms
+            self._wanted,
+            documents,
+            instruction=self._instruction,
+            budget_ms=self._left_ms if enough else 0.0,
         )
         self._left_ms -= found.spent_ms
+        self._each_ms = found.spent_ms / max(found.full, 1)
         self.warnings = (_shortfall(found, self._budget_ms),) if found.used_up else ()
         return [*found.scores]
 

@@ -7,6 +7,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from secondglance.library import Library
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.render import plain_table, render
 from secondglance.rerank import Qwen3VLReranker
+from secondglance.rerank.cascade import Cascade
 from secondglance.rerank.clips import load_clip, sample
 from secondglance.rerank.limits import Limits
 from secondglance.types import Content, Hit, Moment, PairScore, Query, SearchResult, VideoClip
@@ -211,6 +213,29 @@ def test_a_budget_covers_further_moments_too(library: Library) -> None:
     result = library.search("x", kind="video", budget_ms=0)
     assert sum(map(len, judge.looks)) == 4
     assert all(moment.rerank_score is None for hit in result.hits for moment in hit.moments)
+
+
+def test_further_moments_are_not_begun_where_the_budget_is_too_small(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+
+    def relevant(clip: VideoClip) -> float:
+        nonlocal now_s
+        now_s += 1
+        return 0.5
+
+    judge = Judge(relevant)
+    library._parts.__dict__["_reranker"] = judge
+    monkeypatch.setattr(second_pass, "Cascade", partial(Cascade, clock=lambda: now_s))
+    # Two videos take two seconds, a first group of further moments up to four.
+    result = library.search("x", kind="video", budget_ms=5_900)
+    assert list(map(len, judge.looks)) == [2]
+    assert result.warnings == (
+        "the time budget of 5900 ms allowed a look at 0 of 2 further moments of videos",
+    )
+    assert library.search("x", kind="video", budget_ms=6_100).warnings == ()
+    assert list(map(len, judge.looks)) == [2, 2, 2]
 
 
 def test_moments_are_in_the_table_and_in_csv(library: Library) -> None:
