@@ -11,10 +11,11 @@ CLIP glances at everything; Qwen3-VL looks again at what matters.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Library", "Query", "__version__"]
+__all__ = ["Library", "Query", "__version__", "cover"]
 
 if TYPE_CHECKING:
     from secondglance.library import Library
+    from secondglance.pipelines.cover import cover
     from secondglance.types import Query
 
 
@@ -28,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from secondglance.types import Query
 
         return Query
+    if name == "cover":
+        from secondglance.pipelines.cover import cover
+
+        return cover
     raise AttributeError(f"module 'secondglance' has no attribute {name!r}")

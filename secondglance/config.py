@@ -169,6 +169,9 @@ class SearchSettings(_Section):
     group_duplicates: bool = Field(
         default=True, description="one result for pictures that look nearly the same"
     )
+    moments: int = Field(
+        default=3, ge=1, le=5, description="of each of the first videos, seen by the second pass"
+    )
     not_weight: float = Field(
         default=0.5, ge=0, le=1, description="how far recall moves away from --not"
     )

@@ -120,6 +120,7 @@ class VideoClip:
         path: The file; None when `frames` are given.
         start_s: Start of the stretch; None for the beginning.
         end_s: End of the stretch, exclusive; None for the end.
+        keyframe_s: Time of a frame of the stretch that must be among those that are read.
         frames: Paths or pictures, in order.
         times_s: True time of each frame, in seconds; None where unknown.
     """
@@ -127,6 +128,7 @@ class VideoClip:
     path: Path | None = None
     start_s: float | None = None
     end_s: float | None = None
+    keyframe_s: float | None = None
     frames: Sequence[Path | Image.Image] = ()
     times_s: Sequence[float] | None = None
 
@@ -182,12 +184,23 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """A stretch of a video that matched; times in seconds."""
+    """A stretch of a video that matched; times in seconds.
+
+    Attributes:
+        start_s: Start of the stretch.
+        end_s: End of the stretch, exclusive.
+        keyframe_s: Time of the frame that was embedded.
+        score: Cosine of the first pass.
+        rerank_score: Probability from the second pass; None where it did not look.
+        id: Record id.
+    """
 
     start_s: float
     end_s: float
     keyframe_s: float
     score: float
+    rerank_score: float | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +49,24 @@ def write_clip(
     codec: str = "libx264",
 ) -> Path:
     """A video that shows the picture of each seed for `scene_s` seconds."""
+    shown = (np.asarray(picture(seed)) for seed in scenes)
+    frames = (pixels for pixels in shown for _ in range(round(scene_s * fps)))
+    return write_frames(path, frames, fps=fps, codec=codec)
+
+
+def write_frames(
+    path: Path, frames: Iterable[Frame], *, fps: int = 10, codec: str = "libx264"
+) -> Path:
+    """A video of these frames, all of one size."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
-        for seed in scenes:
-            pixels = np.asarray(picture(seed))
-            for _ in range(round(scene_s * fps)):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        stream.pix_fmt = "yuv420p"
+        for number, pixels in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = pixels.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path

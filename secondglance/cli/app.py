@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from secondglance import __version__
-from secondglance.cli import doctor, duplicates, index, models, rerank, scenes, search, status
+from secondglance.cli import (
+    cover,
+    doctor,
+    duplicates,
+    index,
+    models,
+    rerank,
+    scenes,
+    search,
+    status,
+)
 from secondglance.cli.console import show_log
 
 app = typer.Typer(
@@ -42,6 +52,9 @@ app.command(
 app.command(
     epilog='Example: secondglance rerank --query "a cat" --documents candidates.jsonl --format json'
 )(rerank.rerank)
+app.command(
+    epilog='Example: secondglance cover holiday.mp4 --title "surfing at sunset" -n 3 --out covers'
+)(cover.cover)
 app.command(epilog="Example: secondglance status --library ~/media.library")(status.status)
 app.command(epilog="Example: secondglance duplicates --library ~/media.library")(
     duplicates.duplicates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +93,28 @@ class Video:
         self._next = 0
 
 
+def _decord() -> Any:
+    """decord, loaded without NVIDIA's libraries.
+
+    On import it opens every library of the `nvidia-*` packages that torch installs, for all of the
+    process: a torch loaded later then takes its matrix products from `libnvblas`, and crashes.
+    Decoding is done on the CPU and needs none of them.
+    """
+    hidden = "decord" not in sys.modules and "nvidia" not in sys.modules
+    if hidden:
+        sys.modules["nvidia"] = None  # type: ignore[assignment] # not to be found
+    try:
+        import decord
+    finally:
+        if hidden:
+            del sys.modules["nvidia"]
+    return decord
+
+
 def _open(path: Path) -> Any:
     if not path.is_file():
         raise MediaError("no such file")
-    import decord
-
+    decord = _decord()
     decord.logging.set_level(decord.logging.FATAL)
     try:
         # One thread a reader: several files are decoded side by side.

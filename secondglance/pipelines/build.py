@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from secondglance.config import RerankSettings, Settings, StoreSettings
+from secondglance.config import RecallSettings, RerankSettings, Settings, StoreSettings
 from secondglance.errors import EmbedderMismatchError
 from secondglance.ingest.catalog import Catalog
 from secondglance.ingest.decode import Limits
@@ -117,20 +117,9 @@ class Parts:
 
     @cached_property
     def _embedder(self) -> ClipEmbedder:
-        from secondglance.ingest.embedder import ClipEmbedder
-
         recall = self.settings.recall
         name = "/".join(filter(None, (recall.model, recall.pretrained)))
-        embedder = ClipEmbedder(
-            clip_folder(recall.model),
-            pretrained=recall.pretrained,
-            revision=recall.revision,
-            sha256=recall.sha256 or shipped_sha256(recall.model, "clip"),
-            device=recall.device,
-            precision=recall.precision,
-            batch_size=recall.batch_size,
-            compiled=recall.compiled,
-        )
+        embedder = open_embedder(recall)
         stamped = self.catalog.get_meta("fingerprint")
         if stamped is None:
             self.catalog.set_meta("dim", str(embedder.dim))
@@ -185,6 +174,26 @@ class Parts:
             self._scores.close()
         self.close_store()
         self.catalog.close()
+
+
+def open_embedder(settings: RecallSettings) -> ClipEmbedder:
+    """The CLIP model that the settings name.
+
+    Raises:
+        ModelError: Its checkpoint cannot be found, fetched, verified or loaded.
+    """
+    from secondglance.ingest.embedder import ClipEmbedder
+
+    return ClipEmbedder(
+        clip_folder(settings.model),
+        pretrained=settings.pretrained,
+        revision=settings.revision,
+        sha256=settings.sha256 or shipped_sha256(settings.model, "clip"),
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        compiled=settings.compiled,
+    )
 
 
 def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:

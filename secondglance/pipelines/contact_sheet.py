@@ -1,19 +1,33 @@
-"""Results as one HTML file that needs nothing else: thumbnails are inside it."""
+"""Results as one HTML file that needs no network: thumbnails are inside it.
+
+Videos play in the page, from the file where it lies: the page must be opened from disk for that.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secondglance.errors import MediaError
 from secondglance.ingest import images, video
+from secondglance.ingest.frame_choice import frames_at
 from secondglance.media.pictures import open_picture
 from secondglance.pipelines import render, shown
-from secondglance.types import Hit, SearchResult
+from secondglance.types import Hit, Moment, Query, SearchResult
 
-THUMBNAIL = 320
+if TYPE_CHECKING:
+    from PIL import Image
+
+THUMBNAIL = 400
+DRAFT = (2 * THUMBNAIL, 2 * THUMBNAIL)
+SMALL = 128
+"""Side of the pictures of further moments."""
+
+PLAYABLE = {".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv", ".3gp"}
+"""What some browser plays. For the others the keyframe is a link to the file."""
 
 
 def contact_sheet(result: SearchResult) -> str:
@@ -21,52 +35,102 @@ def contact_sheet(result: SearchResult) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    query = result.query
     return environment.get_template("contact_sheet.html").render(
-        title=render.describe(result),
-        query_image=_data_uri(Path(query.image)) if query.image is not None else None,
+        title=_shown(render.describe(result)),
+        query_picture=_query_picture(result.query),
         timings=render.timings(result),
-        warnings=result.warnings,
+        warnings=[_shown(warning) for warning in result.warnings],
         cards=[_card(hit) for hit in result.hits],
     )
 
 
 def _card(hit: Hit) -> dict[str, Any]:
     path = Path(hit.path)
-    fragment = "" if hit.start_s is None else f"#t={hit.start_s:g},{hit.end_s:g}"
     card: dict[str, Any] = {
         "hit": hit,
-        "name": path.name,
-        "folder": str(path.parent),
-        "link": path.as_uri() + fragment,
-        "moments": [
-            {
-                "link": f"{path.as_uri()}#t={m.start_s:g},{m.end_s:g}",
-                "text": f"{render.clock(m.start_s)}-{render.clock(m.end_s)}",
-            }
-            for m in hit.moments
-        ],
+        "name": _shown(path.name),
+        "folder": _shown(str(path.parent)),
+        "link": path.as_uri(),
         "change": hit.recall_rank - hit.rank,
         "facts": shown.facts(hit.metadata, camera=True),
         "tags": hit.metadata.get("tags", []),
+        "moments": [],
     }
-    if hit.kind != "text":
+    if hit.kind == "video":
+        card |= _video(path, hit.moments)
+    elif hit.kind == "image":
         try:
-            card["thumbnail"] = _data_uri(path, time_s=hit.keyframe_s)
+            with open_picture(path) as opened:
+                card["thumbnail"] = _data_uri(images.load_rgb(opened, draft_size=DRAFT), THUMBNAIL)
         except (MediaError, OSError) as error:
-            card["problem"] = str(error)
+            card["problem"] = _shown(str(error))
     return card
 
 
-def _data_uri(path: Path, *, time_s: float | None = None) -> str:
-    if time_s is None:
-        with open_picture(path.expanduser()) as opened:
-            picture = images.load_rgb(opened, draft_size=(2 * THUMBNAIL, 2 * THUMBNAIL))
-    else:
-        picture = video.read_frame_at(path, time_s)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+def _video(path: Path, moments: Sequence[Moment]) -> dict[str, Any]:
+    """What a card shows of a video: its first moment large, and all of them as small pictures."""
+    found: dict[str, Any] = {
+        "plays": bool(moments) and path.suffix.lower() in PLAYABLE,
+        "moments": [
+            {
+                "link": _at(path, moment),
+                "text": render.stretch(moment),
+                "at": render.clock(moment.start_s),
+                "moment": moment,
+            }
+            for moment in moments
+        ],
+    }
+    if moments:
+        found["link"] = found["moments"][0]["link"]
+    times_s = sorted({moment.keyframe_s for moment in moments})
+    try:
+        pictures = dict(frames_at(path, times_s))
+    except (MediaError, OSError) as error:
+        return found | {"problem": _shown(str(error)), "plays": False}
+    for number, moment in enumerate(moments):
+        picture = pictures.get(moment.keyframe_s)
+        if picture is None:
+            continue
+        if number == 0:
+            found["thumbnail"] = _data_uri(picture, THUMBNAIL)
+        found["moments"][number]["thumbnail"] = _data_uri(picture, SMALL)
+    if "thumbnail" not in found:
+        found["problem"] = "its frame is damaged"
+    return found
+
+
+def _at(path: Path, moment: Moment) -> str:
+    """The file with a media fragment (https://www.w3.org/TR/media-frags/): where to play."""
+    return f"{path.as_uri()}#t={moment.start_s:.3f},{moment.end_s:.3f}"
+
+
+def _query_picture(query: Query) -> str | None:
+    """The picture or the first frame of the clip that was looked for, if it is still there."""
+    try:
+        if query.image is not None:
+            with open_picture(Path(query.image).expanduser()) as opened:
+                return _data_uri(images.load_rgb(opened, draft_size=DRAFT), THUMBNAIL)
+        if query.video is not None:
+            return _data_uri(video.read_frame_at(Path(query.video).expanduser(), 0.0), THUMBNAIL)
+    except (MediaError, OSError):
+        pass
+    return None
+
+
+def _data_uri(picture: Image.Image, side: int) -> str:
+    smaller = picture.copy()
+    smaller.thumbnail((side, side))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
+    smaller.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown(text: str) -> str:
+    """Text that UTF-8 can hold: names of files may have bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()

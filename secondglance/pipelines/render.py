@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from secondglance.pipelines import shown
 from secondglance.pipelines.shown import clock as clock
-from secondglance.types import Hit, SearchResult
+from secondglance.types import Hit, Moment, SearchResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,8 @@ CSV_FIELDS = [
     "kind",
     "start_s",
     "end_s",
+    "keyframe_s",
+    "moments",
     "score",
     "recall_score",
     "recall_rank",
@@ -128,6 +130,8 @@ def shown_name(hit: Hit) -> str:
         name += f"\n  {words[:100]}{'...' if len(words) > 100 else ''}"
     if facts := shown.facts(hit.metadata):
         name += f"\n  {facts}"
+    if others := hit.moments[1:]:
+        name += f"\n  also {', '.join(map(stretch, others))}"
     if hit.copies:
         name += f"\n  and {len(hit.copies)} more with the same content"
     if hit.near_duplicates:
@@ -135,6 +139,11 @@ def shown_name(hit: Hit) -> str:
     if hit.absent:
         name += "\n  (absent: not there now)"
     return name
+
+
+def stretch(moment: Moment) -> str:
+    """A moment of a video as m:ss-m:ss."""
+    return f"{clock(moment.start_s)}-{clock(moment.end_s)}"
 
 
 def describe(result: SearchResult) -> str:
@@ -159,7 +168,15 @@ def _csv(result: SearchResult) -> str:
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow([*CSV_FIELDS, *shown.SHOWN])
     for hit in result.hits:
-        values = [getattr(hit, name) for name in CSV_FIELDS]
-        values += [hit.metadata.get(name) for name in shown.SHOWN]
-        writer.writerow([shown.cell(value) for value in values])
+        values = [_cell(hit, name) for name in CSV_FIELDS]
+        values += [shown.cell(hit.metadata.get(name)) for name in shown.SHOWN]
+        writer.writerow(values)
     return output.getvalue()
+
+
+def _cell(hit: Hit, name: str) -> str | int | float:
+    """One value of a row; moments as start-end in seconds, best first."""
+    if name == "moments":
+        return "; ".join(f"{m.start_s:g}-{m.end_s:g}" for m in hit.moments)
+    value: str | int | float | None = getattr(hit, name)
+    return "" if value is None else value

@@ -155,8 +155,15 @@ def search(
             with clock.stage("load"):
                 parts.reranker()
             with clock.stage("rerank"), score_cache.counting() as cached:
-                found = second_pass.rerank(parts.reranker(), query, candidates, budget_ms=budget_ms)
-            scores = found.scores
+                found = second_pass.rerank(
+                    parts.reranker(),
+                    query,
+                    candidates,
+                    budget_ms=budget_ms,
+                    moments=defaults.moments,
+                    rerank_weight=defaults.rerank_weight,
+                )
+            candidates, scores = found.candidates, found.scores
             warnings += found.warnings
         except MediaError:
             raise  # of the query itself: the user must know, not guess
@@ -164,16 +171,12 @@ def search(
             logger.debug("second pass failed", exc_info=True)
             reason = str(error) if isinstance(error, SecondGlanceError) else repr(error)
             warnings.append(f"the second pass failed, results are in recall order: {reason}")
-    best = max((score.score for score in scores if score and score.score is not None), default=None)
-    # A small model says no to media unlike any it was trained on; what differs then is noise.
-    trusted = best is None or best >= defaults.rerank_floor
+    no_match = second_pass.no_match(
+        [score.score if score else None for score in scores], floor=defaults.rerank_floor
+    )
+    warnings += [no_match] if no_match else []
     weight = defaults.rerank_weight
-    hits = _order(candidates, scores, rerank_weight=weight, trusted=trusted)
-    if not trusted:
-        warnings.append(
-            f"the second pass finds no match (best {best:.2f}, search.rerank_floor "
-            f"{defaults.rerank_floor:g}): results are in recall order"
-        )
+    hits = _order(candidates, scores, rerank_weight=weight, trusted=no_match is None)
     if min_score is not None:
         hits = [hit for hit in hits if hit.score >= min_score]
     return SearchResult(
@@ -327,7 +330,7 @@ def _without_near_duplicates(parts: Parts, candidates: Sequence[Candidate]) -> l
 def _moment(match: Match) -> Moment:
     payload: Mapping[str, object] = match.payload
     start, end, frame = (float(str(payload.get(f, 0))) for f in ("start_s", "end_s", "keyframe_s"))
-    return Moment(start_s=start, end_s=end, keyframe_s=frame, score=match.score)
+    return Moment(start_s=start, end_s=end, keyframe_s=frame, score=match.score, id=match.id)
 
 
 def _order(
@@ -338,7 +341,7 @@ def _order(
     trusted: bool,
 ) -> list[Hit]:
     hits = [
-        _hit(candidate, score, recall_rank=rank)
+        _hit(candidate, score, recall_rank=rank, trusted=trusted)
         for rank, (candidate, score) in enumerate(zip(candidates, scores, strict=True), start=1)
     ]
     if any(scores):
@@ -355,12 +358,17 @@ def _order(
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
 
 
-def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> Hit:
+def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int, trusted: bool) -> Hit:
     match, payload = candidate.match, candidate.match.payload
-    best = candidate.moments[0] if candidate.moments else None
+    moments = candidate.moments
+    if trusted:  # by the second pass; those it did not look at follow in recall order
+        moments = tuple(
+            sorted(moments, key=lambda m: 0.0 if m.rerank_score is None else -1 - m.rerank_score)
+        )
+    best = moments[0] if moments else None
     return Hit(
         rank=recall_rank,
-        id=match.id,
+        id=best.id if best else match.id,
         path=candidate.paths[0],
         kind=payload["kind"],  # type: ignore[arg-type]
         score=match.score if candidate.fused_score is None else candidate.fused_score,
@@ -373,7 +381,7 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int) -> 
         rerank_score=score.score if score else None,
         error=score.error if score else None,
         text=str(payload.get("text", "")),
-        moments=candidate.moments,
+        moments=moments,
         copies=candidate.paths[1:],
         near_duplicates=candidate.near_duplicates,
         absent=candidate.absent,

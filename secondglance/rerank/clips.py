@@ -47,7 +47,7 @@ def load_clip(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, tuple[floa
         pixels, times_s = _from_frames(clip, limits)
     elif clip.path is not None:
         try:
-            pixels, times_s = _from_file(clip.path, clip.start_s, clip.end_s, limits)
+            pixels, times_s = _from_file(clip.path, clip, limits)
         except MediaError as error:
             raise MediaError(f"{clip.path}: {error.problem}", remedy=error.remedy) from None
     else:
@@ -66,11 +66,14 @@ def sample(
     end_s: float | None,
     fps: float,
     max_frames: int,
+    keyframe_s: float | None = None,
 ) -> Indices:
     """Picks frames of the stretch [start_s, end_s), evenly spread in time.
 
     The number of frames is that of `qwen_vl_utils.smart_nframes`: `fps` a second, at least 4 and
     at most `max_frames` where there are as many, and even; but a stretch of one frame is fine.
+    A keyframe, by which the stretch was found, takes the place of the frame nearest to it: a long
+    shot of few frames could otherwise be judged without what it was found for.
 
     Args:
         times_s: Start of every frame of the file, never decreasing, shape (frames,).
@@ -78,6 +81,7 @@ def sample(
         end_s: None for the end.
         fps: Frames a second.
         max_frames: At most so many.
+        keyframe_s: Time of a frame that is picked if it lies in the stretch.
 
     Raises:
         MediaError: The stretch lies behind the end of the video.
@@ -94,16 +98,27 @@ def sample(
         stop = int(np.searchsorted(times_s, end_s - CLOCK_S, side="left"))
     count = stop - first
     if count < 1:  # between two frames: the one on screen
-        return np.array([max(int(np.searchsorted(times_s, start + CLOCK_S, side="right")) - 1, 0)])
+        return np.array([_shown_at(times_s, start)])
+    key = None if keyframe_s is None else _shown_at(times_s, keyframe_s)
+    if key is not None and not first <= key < stop:
+        key = None
     if count == 1 or max_frames < 2:
-        return np.array([first + (count - 1) // 2])
+        return np.array([first + (count - 1) // 2 if key is None else key])
     duration_s = float(times_s[stop - 1] - times_s[first]) + spacing_s
     wanted = min(max(duration_s * fps, MIN_FRAMES), max_frames // 2 * 2, count)
     targets = np.linspace(times_s[first], times_s[stop - 1], int(wanted + CLOCK_S) // 2 * 2)
     after = np.clip(np.searchsorted(times_s, targets), first, stop - 1)
     before = np.clip(after - 1, first, stop - 1)
     nearer = np.abs(times_s[after] - targets) <= np.abs(targets - times_s[before])
-    return np.where(nearer, after, before).astype(np.int64)
+    chosen = np.where(nearer, after, before).astype(np.int64)
+    if key is not None:
+        chosen[np.argmin(np.abs(times_s[chosen] - times_s[key]))] = key
+    return chosen
+
+
+def _shown_at(times_s: Times, time_s: float) -> int:
+    """Index of the frame that is on screen."""
+    return max(int(np.searchsorted(times_s, time_s + CLOCK_S, side="right")) - 1, 0)
 
 
 def _from_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
@@ -135,15 +150,18 @@ def _from_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
     return video.to(torch.uint8), times_s
 
 
-def _from_file(
-    path: Path, start_s: float | None, end_s: float | None, limits: Limits
-) -> tuple[torch.Tensor, Times]:
+def _from_file(path: Path, clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
     import torch
 
     video = Video(path)
     times_s = video.times_s
     chosen = sample(
-        times_s, start_s=start_s, end_s=end_s, fps=limits.fps, max_frames=limits.max_frames
+        times_s,
+        start_s=clip.start_s,
+        end_s=clip.end_s,
+        keyframe_s=clip.keyframe_s,
+        fps=limits.fps,
+        max_frames=limits.max_frames,
     )
     # One frame at a time: 64 frames of a large video at once would take gigabytes.
     frames = [_resize(video.frame(int(index)), len(chosen), limits) for index in chosen]

@@ -202,7 +202,7 @@ def _clip(clip: VideoClip, hashed: Callable[[Path], str]) -> object:
     return {
         # Where there are frames, the file is not read.
         "file": None if clip.frames or clip.path is None else hashed(clip.path),
-        "stretch": _numbers((clip.start_s, clip.end_s)),
+        "stretch": _numbers((clip.start_s, clip.end_s, clip.keyframe_s)),
         "frames": [_image(frame, hashed) for frame in clip.frames],
         "times_s": None if clip.times_s is None else _numbers(clip.times_s),
     }

@@ -112,7 +112,7 @@ def _key(content: Content, limits: Limits) -> Key | None:
         for clip in content.videos:
             if clip.frames or clip.path is None:
                 return None
-            parts += ["clip", identify(clip.path), clip.start_s, clip.end_s]
+            parts += ["clip", identify(clip.path), clip.start_s, clip.end_s, clip.keyframe_s]
     except (OSError, ValueError):
         return None
     return tuple(parts)

@@ -86,7 +86,7 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     commands = done.stdout.split()
-    expected = "index search rerank status duplicates doctor models scenes"
+    expected = "index search rerank cover status duplicates doctor models scenes"
     assert commands == expected.split()
     for command in commands:
         shown = run(cache, command, "--help")
@@ -149,7 +149,8 @@ def test_search_as_csv_and_to_files(
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     page = out.read_text("utf-8")
-    assert page.count("data:image/jpeg;base64,") == 5  # the query and four results
+    # The query, four results, and two moments of the clip.
+    assert page.count("data:image/jpeg;base64,") == 7
     assert "picture-0003.jpg" in page
     assert not re.search(r'(src|href)="https?:', page)
 
@@ -164,7 +165,8 @@ def test_a_file_name_cannot_inject_markup(cache: Path, tmp_path: Path) -> None:
     assert "<script>alert(1)<[red].png" in done.stdout
     assert '"[bold]x"' in done.stdout
     run(cache, "search", "<b>x</b>", "--library", library, "--out", out)
-    assert "<script>" not in out.read_text("utf-8")
+    assert out.read_text("utf-8").count("<script") == 1  # the page's own
+    assert "<script>alert" not in out.read_text("utf-8")
     assert "<b>x" not in out.read_text("utf-8")
 
 
@@ -194,6 +196,10 @@ def test_not_and_filter_and_moments(cache: Path, library: Path) -> None:
         (["search", "x", "--image", "NOWHERE", "--library", "LIBRARY"], 1, "no query file"),
         (["status", "--library", "NOWHERE"], 1, "there is no library"),
         (["rerank", "--query", "x", "--documents", "NOWHERE"], 1, "cannot read the candidates"),
+        (["cover", "NOWHERE", "--out", "NEW"], 1, "there is no video"),
+        (["cover", "MEDIA/notes.txt", "--out", "NEW"], 1, "cannot use the video"),
+        (["cover", "MEDIA/clip.mp4"], 2, "--out"),
+        (["cover", "MEDIA/clip.mp4", "--out", "NEW", "-n", "0"], 2, "-n"),
         (["frobnicate"], 2, "No such command"),
     ],
 )
@@ -212,7 +218,8 @@ def test_mistakes_get_one_line_and_an_exit_code(
         "NEW": tmp_path / "new",
         "NOWHERE": tmp_path / "nowhere",
     }
-    done = run(cache, *(places.get(argument, argument) for argument in arguments))
+    named = (re.sub("^[A-Z]{3,}", lambda m: str(places[m.group()]), a) for a in arguments)
+    done = run(cache, *named)
     assert done.returncode == code, done.stderr
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -295,6 +302,38 @@ def test_rerank_orders_candidates_of_ones_own(cache: Path, media: Path) -> None:
     bad = run(cache, *common, "--documents", "-", stdin='{"txt": "a"}\n')
     assert bad.returncode == 1
     assert "unknown keys ['txt']" in bad.stderr
+
+
+def test_cover_writes_pictures_and_tells_of_them(cache: Path, media: Path, tmp_path: Path) -> None:
+    common = ("cover", media / "clip.mp4", "-n", "2")
+    done = run(
+        cache,
+        *common,
+        "--title",
+        "a dog",
+        "--out",
+        tmp_path / "a b",
+        "--preset",
+        "starter",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.keys() == {"video", "title", "covers", "warnings"}
+    assert (found["video"], found["title"]) == (str(media / "clip.mp4"), "a dog")
+    expected = {"rank", "path", "time_s", "score", "rerank_score", "sharpness", "brightness"}
+    assert all(expected <= cover.keys() for cover in found["covers"])
+    assert sorted(cover["path"] for cover in found["covers"]) == sorted(
+        map(str, (tmp_path / "a b").iterdir())
+    )
+    assert all(0 <= cover["rerank_score"] <= 1 for cover in found["covers"])
+    done = run(cache, *common, "--out", tmp_path / "png", "--image-format", "png")
+    assert done.returncode == 0, done.stderr
+    header, first, second = (line.split() for line in done.stdout.splitlines())
+    assert header[:2] == ["rank", "time"]
+    assert header[-3:] == ["sharpness", "brightness", "picture"]
+    assert (first[0], second[0]) == ("1", "2")
+    assert Path(first[-1]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(cache: Path) -> None:

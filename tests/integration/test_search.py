@@ -176,7 +176,7 @@ def test_videos_and_texts_go_to_the_second_pass_as_such(library: Library) -> Non
     }
     assert ("other.mp4", 0.0) in stretches
     library.search("x", kind="text")
-    assert judge.seen[1][1] == [Content(texts=("A dog on a beach.",))]
+    assert judge.seen[-1][1] == [Content(texts=("A dog on a beach.",))]
 
 
 def test_not_moves_both_passes_away(library: Library) -> None:
