@@ -115,7 +115,7 @@ def alike_to_earlier(looks: Sequence[Look | None]) -> list[int | None]:
     Args:
         looks: None for what is no picture, or one whose look is not known.
     """
-    standing: list[int] = []
+    standing = np.empty(0, dtype=np.int64)
     answers: list[int | None] = [None] * len(looks)
     known = [look or Look(bytes(BITS // 8), bytes(3 * BITS)) for look in looks]
     bits, colours = _rows([look.bits for look in known]), _rows([look.colours for look in known])
@@ -123,13 +123,12 @@ def alike_to_earlier(looks: Sequence[Look | None]) -> list[int | None]:
         if look is None:
             continue
         differ = np.bitwise_count(bits[standing] ^ bits[position]).sum(axis=1)
-        alike = (differ <= differing_bits(SAME_SHARE)) & _same_colours(
-            colours[standing], colours[position][None]
-        )
-        if alike.any():
-            answers[position] = standing[int(np.argmax(alike))]
+        near = standing[differ <= differing_bits(SAME_SHARE)]
+        alike = near[_same_colours(colours[near], colours[position][None])]
+        if alike.size:
+            answers[position] = int(alike[0])
         else:
-            standing.append(position)
+            standing = np.append(standing, position)
     return answers
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from secondglance.cli.app import app
 from secondglance.errors import InputError
 from secondglance.pipelines.removal import RemovalRefusedError
 from tests.libraries import Open, counts, stored_ids, verify
@@ -137,3 +139,21 @@ def test_a_drive_that_was_sold_is_pruned_by_name(tmp_path: Path, open_library: O
     assert library.index([drive], prune=True, confirm=lambda *_: True).removed == 2
     assert [root["path"] for root in library.status()["roots"]] == [str(tmp_path / "local")]
     verify(library)
+
+
+def test_prune_without_a_terminal_needs_yes(
+    tmp_path: Path, open_library: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media = tmp_path / "media"
+    paths = write_pictures(media, 12)
+    open_library().index([media])
+    open_library.close()
+    for path in paths[:4]:
+        path.unlink()
+    command = ["index", str(media), "--library", str(open_library.folder), "--prune", "--json"]
+    with pytest.raises(RemovalRefusedError, match=r"remove 4 of 12 .*--prune --yes"):
+        app(command, standalone_mode=False)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["removed"], report["absent"], report["unchanged"]) == (0, 4, 8)
+    app([*command, "--yes"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["removed"] == 4

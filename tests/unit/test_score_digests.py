@@ -80,6 +80,7 @@ def test_everything_that_changes_what_is_seen_changes_the_digest(photos: list[Pa
         Content(videos=(dataclasses.replace(clip, start_s=1),)),
         Content(videos=(dataclasses.replace(clip, end_s=1),)),
         Content(videos=(dataclasses.replace(clip, start_s=1, end_s=2),)),
+        Content(videos=(dataclasses.replace(clip, start_s=1, end_s=2, keyframe_s=1.5),)),
         Content(videos=(frames,)),
         Content(videos=(dataclasses.replace(frames, times_s=None),)),
         Content(videos=(dataclasses.replace(frames, times_s=(0.0, 2.0)),)),
