@@ -36,6 +36,14 @@ def index(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")
     ] = False,
+    max_segment_s: Annotated[
+        float | None,
+        typer.Option(help="Longest segment of a video in seconds; longer shots are split."),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Segments a second of a video, of equal length, instead of its shots."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="How to run: local.")] = "local",
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -52,8 +60,10 @@ def index(
     from secondglance.pipelines.index import IndexInterruptedError
 
     settings = overrides(set_ or ())
-    if workers is not None:
-        settings.setdefault("ingest", {})["workers"] = workers
+    given = {"workers": workers, "max_segment_s": max_segment_s, "fps": fps}
+    for name, value in given.items():
+        if value is not None:
+            settings.setdefault("ingest", {})[name] = value
     opened = Library.open(library, preset=preset, config=config, settings=settings)
     with opened:
         warn(opened.warnings)
