@@ -33,8 +33,8 @@ MIN_SHOT_S = 0.4
 """Cuts closer to each other are flashes; key frames closer to each other are passed over."""
 CUT_SCORE = 27.0
 """Of two key frames: the default threshold of PySceneDetect's ContentDetector."""
-OUTLIER = 3.0
-"""Against its neighbours: the default ratio of PySceneDetect's AdaptiveDetector."""
+STANDS_OUT = 1.4
+"""Times as much as its neighbours differ: such a change is no pan, and worth decoding."""
 LOUD = ((0.1, 2.0), (0.4, 1.25), (0.8, 0.0))
 """What shows something new: at least that share of its key frame's bytes, and at least so many
 times the bytes of the largest of the frames just before. Set on three encodings of one edited film
@@ -103,11 +103,12 @@ class _Run:
         start_s: Of the key frame.
         end_s: Of the last frame of interest.
         near: Times around which every frame counts; elsewhere those will do that others need.
+            None: all count.
     """
 
     start_s: float
     end_s: float
-    near: tuple[float, ...]
+    near: tuple[float, ...] | None
 
 
 @dataclass(slots=True)
@@ -158,6 +159,8 @@ def scan(path: Path, so_far: Scan | None = None, *, max_pixels: int, budget_s: f
             _KeyFrames(glance, found).read(deadline)
         else:
             _count_untimed(glance, found)
+    else:
+        _decode(glance, found, found._runs.pop(0))  # one at least, or it would never end
     while found._runs and time.monotonic() < deadline:
         _decode(glance, found, found._runs.pop(0))
     found.width, found.height = glance.size() if not found.width else (found.width, found.height)
@@ -254,7 +257,9 @@ class _KeyFrames:
             self._close(found._last_key.time_s, found.duration_s, 0.0)
         found.cuts += _at_key_frames(found._groups)
         width, height = glance.size()
-        found._runs = _runs(found._groups, frame_pixels=width * height)
+        found._runs = _runs(
+            found._groups, frame_pixels=width * height, bytes_tell=glance.bytes_tell
+        )
         found._last_key = None
 
 
@@ -276,19 +281,22 @@ def _early(group: _Group, schedule: int) -> bool:
     return group.frames < schedule - 1 and not group.intra
 
 
-def _runs(groups: list[_Group], *, frame_pixels: int) -> list[_Run]:
+def _runs(groups: list[_Group], *, frame_pixels: int, bytes_tell: bool) -> list[_Run]:
     """What to decode."""
     schedule = _schedule(groups)
     runs: list[_Run] = []
     for place, group in enumerate(groups):
         around = [groups[i].score for i in (place - 1, place + 1) if 0 <= i < len(groups) - 1]
-        stands_out = not around or group.score >= OUTLIER * float(np.mean(around))
-        unexplained = group.score >= CUT_SCORE and stands_out and not _early(group, schedule)
+        stands_out = group.score >= max(ALIKE_SCORE, STANDS_OUT * max(around, default=0.0))
+        early_cut = _early(group, schedule) and group.score >= CUT_SCORE
+        unexplained = (stands_out and not early_cut) or not bytes_tell
         if group.frames * frame_pixels > RUN_PIXELS:
             continue
         last = place == len(groups) - 1
-        if unexplained or group.end_s - group.start_s > BLIND_S:
-            runs.append(_Run(group.start_s, group.end_s, (*group.loud, group.end_s)))
+        if unexplained:
+            runs.append(_Run(group.start_s, group.end_s, None))
+        elif group.end_s - group.start_s > BLIND_S:
+            runs.append(_Run(group.start_s, group.end_s, group.loud))
         elif group.loud and (group.score >= ALIKE_SCORE or len(group.loud) > 1 or last):
             runs.append(_Run(group.start_s, group.loud[-1], group.loud))
     return runs
@@ -301,7 +309,7 @@ def _count_untimed(glance: Glance, found: Scan) -> None:
         raise MediaError("the video has no frames")
     width, height = glance.size()
     found.duration_s, found.spacing_s = frames / glance.fps, 1 / glance.fps
-    whole = _Run(0.0, found.duration_s, ())
+    whole = _Run(0.0, found.duration_s, None)
     found._runs = [whole] if frames * width * height <= RUN_PIXELS else []
 
 
@@ -313,12 +321,18 @@ def _decode(glance: Glance, found: Scan, run: _Run) -> None:
     times: list[float] = []
     best: dict[int, Look] = {}
     for time_s, small in glance.decoded(from_s=run.start_s, until_s=run.end_s, near=run.near):
-        cuts = detector.process_frame(FrameTimecode(len(times), fps=25.0), small)
-        times.append(time_s)
-        found.cuts += [times[cut.frame_num] for cut in cuts]
+        # It compares with two frames on either side: the first one stands in for those before it.
+        for _ in range(1 if times else 3):
+            cuts = detector.process_frame(FrameTimecode(len(times), fps=25.0), small)
+            times.append(time_s)
+            found.cuts += [times[cut.frame_num] for cut in cuts]
         seen, bucket = look(time_s, small), int(time_s / SAMPLE_S)
         if bucket not in best or seen.sharpness > best[bucket].sharpness:
             best[bucket] = seen
+    for _ in range(2 if times else 0):
+        cuts = detector.process_frame(FrameTimecode(len(times), fps=25.0), small)
+        times.append(time_s)
+        found.cuts += [times[cut.frame_num] for cut in cuts]
     known = {seen.time_s for seen in found.looks}
     found.looks += [seen for seen in best.values() if seen.time_s not in known]
 

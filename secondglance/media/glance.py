@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Small = npt.NDArray[np.uint8]
 
 LONGER_SIDE = 256
+PLAIN_CODECS = ("gif", "apng", "png", "webp", "rawvideo", "qtrle", "msrle")
 MARGIN_FRAMES = 6
 SEEK_BACK_S = (0.0, 2.0, 10.0)
 
@@ -48,6 +49,7 @@ class Glance:
     Attributes:
         timed: Whether the file says when frames are shown.
         fps: Frames a second, as the header has it.
+        bytes_tell: Whether a frame takes the more bytes the more it differs from those before.
 
     Raises:
         MediaError: It is missing, or there is no video stream that can be decoded.
@@ -59,6 +61,7 @@ class Glance:
         self._file = self._open()
         self.timed = self._zero is not None
         self.fps = self._file.fps
+        self.bytes_tell = self._file.stream.codec_context.name not in PLAIN_CODECS
         self._rotation = 0
         scale = LONGER_SIDE / max(self._file.width, self._file.height, 1)
         self._size = tuple(
@@ -116,7 +119,7 @@ class Glance:
         return self._small(found[0]) if found else None
 
     def decoded(
-        self, *, from_s: float, until_s: float, near: tuple[float, ...]
+        self, *, from_s: float, until_s: float, near: tuple[float, ...] | None
     ) -> Iterator[tuple[float, Small]]:
         """Frames in the order they are shown: time, small BGR picture.
 
@@ -124,7 +127,7 @@ class Glance:
             from_s: Time of a key frame to begin with.
             until_s: Time of the last frame of interest; a few more follow it.
             near: Times around which every frame is decoded. Elsewhere those will do that other
-                frames are decoded from; of a file without times, all.
+                frames are decoded from. None, or a file without times: all are.
         """
         for back_s in SEEK_BACK_S:
             if from_s <= back_s or not self.timed:
@@ -139,7 +142,7 @@ class Glance:
                 return
 
     def _decoded(
-        self, from_s: float, until_s: float, near: tuple[float, ...]
+        self, from_s: float, until_s: float, near: tuple[float, ...] | None
     ) -> Iterator[tuple[float, Small]]:
         file, count = self._file, 0
         codec = file.stream.codec_context
@@ -149,7 +152,8 @@ class Glance:
             if shown_s is not None:
                 if shown_s > until_s + 2 * margin_s:
                     packet = None
-                counts = any(abs(shown_s - time_s) <= margin_s for time_s in near)
+                whole = near is None or not file.true_stamps
+                counts = whole or any(abs(shown_s - loud_s) <= margin_s for loud_s in near or ())
                 codec.skip_frame = "DEFAULT" if counts else "NONREF"
             for frame in file.decode(packet):
                 time_s = file.time_s(frame) if self.timed else None

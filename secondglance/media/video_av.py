@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 from collections.abc import Iterator
 from functools import cached_property
@@ -33,6 +34,8 @@ class OpenFile:
         stream: Of PyAV; not a cover picture.
         zero: Timestamp of the first frame, in units of `tick_s`; see `first_timestamp`.
         tick_s: Unit of timestamps, in seconds.
+        true_stamps: Whether packets say themselves when they are shown, which makes it possible
+            to leave some out.
         width: As stored, before rotation, in pixels.
         height: As stored, before rotation, in pixels.
 
@@ -64,6 +67,10 @@ class OpenFile:
             self.stream.codec_context.options = codec_options
         self.width = int(self.stream.codec_context.width)
         self.height = int(self.stream.codec_context.height)
+        # AVI numbers frames as they are stored. Decoders hand them out as they are shown, so the
+        # next frame to come out is the lowest number of those that went in.
+        self.true_stamps = container.format.name != "avi"
+        self._waiting: list[int] = []
         self.tick_s = float(self.stream.time_base or 1)
         self.zero = 0 if zero is None else zero
 
@@ -93,6 +100,11 @@ class OpenFile:
             raise MediaError("a frame needs more memory than a worker may use") from None
         except av.FFmpegError:
             return []
+        if not self.true_stamps:
+            if packet is not None and packet.pts is not None:
+                heapq.heappush(self._waiting, packet.pts)
+            for frame in frames:
+                frame.pts = heapq.heappop(self._waiting) if self._waiting else None
         return frames
 
     def seek(self, time_s: float) -> None:
@@ -104,6 +116,7 @@ class OpenFile:
                 self.zero + round(time_s / self.tick_s), stream=self.stream, backward=True
             )
         self.stream.codec_context.flush_buffers()
+        self._waiting.clear()
 
     def time_s(self, item: Any) -> float | None:
         """When a packet or frame is shown, in seconds from the first; None if it does not say."""
@@ -243,7 +256,7 @@ class AvReader:
         for packet in with_end(file.packets()):
             shown_s = None if packet is None else file.time_s(packet)
             early = shown_s is not None and shown_s < self._skip_until_s - CLOCK_S
-            codec.skip_frame = "NONREF" if early else "DEFAULT"
+            codec.skip_frame = "NONREF" if early and file.true_stamps else "DEFAULT"
             for frame in file.decode(packet):
                 time_s = file.time_s(frame) if self.timed else None
                 yield (count / file.fps if time_s is None else time_s), frame
