@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 MIN_SHOT_S = 0.4
 """Cuts closer to each other are flashes; key frames closer to each other are passed over."""
-CUT_SCORE = 27.0
-"""Of two key frames: the default threshold of PySceneDetect's ContentDetector."""
 STANDS_OUT = 1.4
 """Times as much as its neighbours differ: such a change is no pan, and worth decoding."""
 LOUD = ((0.1, 2.0), (0.4, 1.25), (0.8, 0.0))
@@ -267,7 +265,7 @@ def _at_key_frames(groups: list[_Group]) -> list[float]:
     """Where the encoder put a key frame ahead of schedule, and the picture differs."""
     schedule = _schedule(groups)
     return [
-        group.end_s for group in groups[:-1] if _early(group, schedule) and group.score >= CUT_SCORE
+        group.end_s for group in groups[:-1] if _early(group, schedule) and group.score >= ALIKE_SCORE
     ]
 
 
@@ -288,7 +286,7 @@ def _runs(groups: list[_Group], *, frame_pixels: int, bytes_tell: bool) -> list[
     for place, group in enumerate(groups):
         around = [groups[i].score for i in (place - 1, place + 1) if 0 <= i < len(groups) - 1]
         stands_out = group.score >= max(ALIKE_SCORE, STANDS_OUT * max(around, default=0.0))
-        early_cut = _early(group, schedule) and group.score >= CUT_SCORE
+        early_cut = _early(group, schedule) and group.score >= ALIKE_SCORE
         unexplained = (stands_out and not early_cut) or not bytes_tell
         if group.frames * frame_pixels > RUN_PIXELS:
             continue
