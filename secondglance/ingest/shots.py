@@ -265,7 +265,9 @@ def _at_key_frames(groups: list[_Group]) -> list[float]:
     """Where the encoder put a key frame ahead of schedule, and the picture differs."""
     schedule = _schedule(groups)
     return [
-        group.end_s for group in groups[:-1] if _early(group, schedule) and group.score >= ALIKE_SCORE
+        group.end_s
+        for group in groups[:-1]
+        if _early(group, schedule) and group.score >= ALIKE_SCORE
     ]
 
 

@@ -24,6 +24,10 @@ class _Reader(Protocol):
     @property
     def timed(self) -> bool: ...
 
+    def times_between(
+        self, start_s: float | None, end_s: float | None
+    ) -> npt.NDArray[np.float64]: ...
+
     def size(self) -> tuple[int, int]: ...
 
     def frame_at(self, time_s: float, *, exact: bool = False) -> npt.NDArray[np.uint8]: ...
@@ -59,6 +63,13 @@ class Video:
         Reads the whole file once, but decodes nothing.
         """
         return self._reader.times_s
+
+    def times_between(self, start_s: float | None, end_s: float | None) -> npt.NDArray[np.float64]:
+        """`times_s` of a stretch and some frames around it, without reading the rest of the file.
+
+        All times, where that is not possible or the stretch lies behind the end.
+        """
+        return self._reader.times_between(start_s, end_s)
 
     @property
     def timed(self) -> bool:

@@ -181,6 +181,29 @@ class AvReader:
             return np.arange(len(times)) / file.fps
         return np.asarray(sorted({time for time in times if time is not None}), dtype=np.float64)
 
+    def times_between(self, start_s: float | None, end_s: float | None) -> npt.NDArray[np.float64]:
+        """`times_s` around a stretch, from the part of the file that holds it.
+
+        Args:
+            start_s: There is a frame at or before it, if the file has one.
+            end_s: There is a frame behind it, if the file has one.
+        """
+        if not self.timed:
+            return self.times_s
+        begin_s = start_s or 0.0
+        file = OpenFile(self._path, zero=self.zero)
+        for back_s in BACK_S:
+            if begin_s > back_s:
+                file.seek(begin_s - back_s)
+            else:
+                file = OpenFile(self._path, zero=self.zero)
+            times = _times_until(file, end_s)
+            if times and times[0] <= begin_s:
+                break
+        if not times or not times[0] <= begin_s <= times[-1]:
+            return self.times_s  # it does not seek, or ends before
+        return np.asarray(times, dtype=np.float64)
+
     @property
     def timed(self) -> bool:
         """Whether packets say when they are shown; if not, frames are counted."""
@@ -261,6 +284,24 @@ class AvReader:
                 time_s = file.time_s(frame) if self.timed else None
                 yield (count / file.fps if time_s is None else time_s), frame
                 count += 1
+
+
+def _times_until(file: OpenFile, end_s: float | None) -> list[float]:
+    """Times from the next key frame to just behind `end_s`, rising."""
+    times: set[float] = set()
+    first_s: float | None = None
+    for packet in file.packets():
+        time_s = file.time_s(packet)
+        if time_s is None or packet.is_discard:
+            continue
+        if first_s is None and packet.is_keyframe:
+            first_s = time_s
+        if end_s is not None and packet.is_keyframe and time_s > end_s + 1.0:
+            break  # what is stored behind it is shown behind it, or just before
+        # Behind a place in the middle of a group, some frames shown early are missing.
+        if first_s is not None and time_s >= first_s:
+            times.add(time_s)
+    return sorted(times)
 
 
 def with_end(packets: Iterator[Any]) -> Iterator[Any | None]:

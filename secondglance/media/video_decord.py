@@ -38,6 +38,10 @@ class DecordReader:
         self._next = 0
         self.times_s = _even_times(self._reader) if times is None else times
 
+    def times_between(self, start_s: float | None, end_s: float | None) -> npt.NDArray[np.float64]:
+        """All times: decord has read them on opening."""
+        return self.times_s
+
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame."""
         height, width = self.frame_at(0.0).shape[:2]

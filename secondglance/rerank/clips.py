@@ -141,12 +141,15 @@ def _from_file(
     import torch
 
     video = Video(path)
-    times_s = video.times_s
+    times_s = video.times_between(start_s, end_s)
     chosen = sample(
         times_s, start_s=start_s, end_s=end_s, fps=limits.fps, max_frames=limits.max_frames
     )
     # One frame at a time: 64 frames of a large video at once would take gigabytes.
-    frames = [_resize(video.frame(int(index)), len(chosen), limits) for index in chosen]
+    frames = [
+        _resize(video.frame_at(float(time_s), exact=True), len(chosen), limits)
+        for time_s in times_s[chosen]
+    ]
     return torch.stack(frames), times_s[chosen]
 
 

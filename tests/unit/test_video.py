@@ -322,3 +322,18 @@ def test_few_frames_of_a_long_video_are_sought(
     frames = read_frames(path, [FrameAt(time_s) for time_s in times], max_pixels=LIMIT)
     assert [distance(frame, int(t // 5)) < 10 for frame, t in zip(frames, times, strict=True)]
     assert decoded < 300  # of 3000
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
+def test_times_of_a_stretch_are_those_of_the_whole(tmp_path: Path, name: str) -> None:
+    options = {"g": "30", "bf": "2"}
+    path = write_frames(tmp_path / name, list(moving(5, 12.0)), options=options, ticks=25)
+    video = Video(path)
+    whole = video.times_s
+    part = video.times_between(5.5, 6.5)
+    assert part[0] <= 5.5
+    assert part[-1] > 6.5
+    assert len(part) < len(whole) / 2
+    assert set(part) == {time for time in whole if part[0] <= time <= part[-1]}
+    assert np.array_equal(video.times_between(None, None), whole)
+    assert np.array_equal(video.times_between(60.0, 70.0), whole)
