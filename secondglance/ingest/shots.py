@@ -42,8 +42,8 @@ ALIKE_SCORE = 15.0
 """Key frames that differ less show the same: AdaptiveDetector's default least score of a cut."""
 BLIND_S = 20.0
 """Longer groups are decoded even if nothing seems to happen, for want of key frames."""
-RUN_PIXELS = 3_000_000_000
-"""Decoded at a stretch: some ten seconds' work. A larger group is left as it is."""
+RUN_PIXELS = 1_500_000_000
+"""Decoded at a stretch: some five seconds' work. A larger group is left as it is."""
 SAMPLE_S = 0.5
 """Of the frames decoded within so long, the sharpest is a candidate."""
 SIGNATURE = 8
