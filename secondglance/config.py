@@ -142,7 +142,24 @@ class IngestSettings(_Section):
     timeout_s: float = Field(default=60.0, gt=0, description="for decoding one file")
     max_pixels: int = Field(default=178_956_970, ge=1, description="of one picture or frame")
     max_memory_mb: int = Field(default=4096, ge=512, description="data of one worker")
-    segment_s: float = Field(default=5.0, gt=0, description="length of a video segment")
+    max_segment_s: float = Field(
+        default=5.0, gt=0, description="longest video segment; longer shots are split"
+    )
+    fps: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="video segments a second, of equal length; none: shots are found",
+    )
+    alike: float = Field(
+        default=0.98,
+        gt=0,
+        le=1,
+        description="neighbouring keyframes with a higher cosine become one segment; 1: none do",
+    )
+    video_decoder: Literal["pyav", "decord"] = Field(
+        default="pyav", description="what reads keyframes; shots are always found with PyAV"
+    )
     max_segments: int = Field(default=2000, ge=1, description="of one video or text")
     max_text_mb: float = Field(default=64.0, gt=0, description="of one text or manifest")
     passage_chars: int = Field(default=400, ge=40, description="longest passage of a text")

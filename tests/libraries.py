@@ -25,7 +25,15 @@ class Open:
         self.folder = self._base / name
         # What the preset says for the trained models does not hold for others.
         search = {"rerank_floor": 0.0, **sections.pop("search", {})}
-        settings = {**self.settings, "store": {"backend": store}, "search": search, **sections}
+        # To an untrained model all pictures look alike.
+        ingest = {"alike": 1.0, **sections.pop("ingest", {})}
+        settings = {
+            **self.settings,
+            "store": {"backend": store},
+            "search": search,
+            "ingest": ingest,
+            **sections,
+        }
         library = Library.open(self.folder, preset="starter", settings=settings)
         self._opened.append(library)
         return library

@@ -48,6 +48,14 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the library up to date until Ctrl-C.")
     ] = False,
+    max_segment_s: Annotated[
+        float | None,
+        typer.Option(help="Longest segment of a video in seconds; longer shots are split."),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Segments a second of a video, of equal length, instead of its shots."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="How to run: local.")] = "local",
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -70,8 +78,10 @@ def index(
     from secondglance.pipelines.removal import RemovalRefusedError
 
     settings = overrides(set_ or ())
-    if workers is not None:
-        settings.setdefault("ingest", {})["workers"] = workers
+    given = {"workers": workers, "max_segment_s": max_segment_s, "fps": fps}
+    for name, value in given.items():
+        if value is not None:
+            settings.setdefault("ingest", {})[name] = value
     opened = Library.open(library, preset=preset, config=config, settings=settings)
     with opened:
         warn(opened.warnings)

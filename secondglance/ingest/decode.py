@@ -13,7 +13,10 @@ from secondglance.errors import MediaError
 from secondglance.ingest import exif, images, looks, media_types, metadata, text, video
 from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
+from secondglance.ingest.shots import Scan
+from secondglance.ingest.video import FrameAt, VideoPlan
 from secondglance.media.pictures import open_picture
+from secondglance.media.video import Decoder
 from secondglance.types import Kind, Segment
 
 if TYPE_CHECKING:
@@ -24,11 +27,18 @@ MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one file may cost; see `config.IngestSettings`."""
+    """What one file may cost, and how videos are cut; see `config.IngestSettings`.
+
+    Attributes:
+        portion_s: Finding the shots of a video stops after that time, for another call to go on.
+    """
 
     max_pixels: int
     max_memory_mb: int
-    segment_s: float
+    max_segment_s: float
+    fps: float | None
+    video_decoder: Decoder
+    portion_s: float
     max_segments: int
     max_text_mb: float
     passage_chars: int
@@ -43,7 +53,8 @@ class Decoded:
         segments: Empty for a manifest that only captions other files.
         pixels: uint8 of shape (segments, height, width, 3); None for text, and for video, whose
             frames are read afterwards in portions.
-        frames: Frame index of each segment of a video.
+        frames: Keyframe of each segment of a video.
+        unfinished: Of a video whose shots are not all found: what `go_on` needs.
         metadata: For the payload; see `metadata.Description`.
         look: Of a picture; see `ingest.looks`.
         problems: Rows of a manifest that cannot be used: (row number, reason).
@@ -53,7 +64,8 @@ class Decoded:
     kind: Kind
     segments: tuple[Segment, ...]
     pixels: npt.NDArray[np.uint8] | None = None
-    frames: tuple[int, ...] = ()
+    frames: tuple[FrameAt, ...] = ()
+    unfinished: Scan | None = None
     metadata: dict[str, str | int | float] = field(default_factory=dict)
     look: looks.Look | None = None
     problems: tuple[tuple[int, str], ...] = ()
@@ -120,14 +132,16 @@ def decode(
 
 
 def decode_frames(
-    path: Path, frames: Sequence[int], spec: Preprocessing, limits: Limits
+    path: Path, frames: Sequence[FrameAt], spec: Preprocessing, limits: Limits
 ) -> list[npt.NDArray[np.uint8] | None]:
     """The frames asked for, each uint8 of shape (height, width, 3); None where damaged.
 
     Raises:
         MediaError: The video cannot be opened any more.
     """
-    pictures = video.read_frames(path, frames, max_pixels=limits.max_pixels)
+    pictures = video.read_frames(
+        path, frames, max_pixels=limits.max_pixels, decoder=limits.video_decoder
+    )
     return [None if picture is None else images.resize(picture, spec) for picture in pictures]
 
 
@@ -150,13 +164,38 @@ def _decode_image(
     )
 
 
-def _plan_video(path: Path, limits: Limits, sidecars: Sequence[Path]) -> Decoded:
-    plan = video.plan_video(
-        path,
-        segment_s=limits.segment_s,
-        max_segments=limits.max_segments,
-        max_pixels=limits.max_pixels,
-    )
+def go_on(path: Path, unfinished: Scan, limits: Limits, sidecars: Sequence[Path] = ()) -> Decoded:
+    """Goes on finding the shots of a video.
+
+    Raises:
+        MediaError: The video cannot be read any more.
+    """
+    return _plan_video(path, limits, sidecars, unfinished)
+
+
+def _plan_video(
+    path: Path, limits: Limits, sidecars: Sequence[Path], so_far: Scan | None = None
+) -> Decoded:
+    plan: VideoPlan | Scan
+    if limits.fps is not None:
+        plan = video.plan_even(
+            path,
+            step_s=1 / limits.fps,
+            max_segments=limits.max_segments,
+            max_pixels=limits.max_pixels,
+            decoder=limits.video_decoder,
+        )
+    else:
+        plan = video.plan_shots(
+            path,
+            so_far,
+            max_segment_s=limits.max_segment_s,
+            max_segments=limits.max_segments,
+            max_pixels=limits.max_pixels,
+            budget_s=limits.portion_s,
+        )
+    if isinstance(plan, Scan):
+        return Decoded(kind="video", segments=(), unfinished=plan)
     described, problems = metadata.describe(metadata.video_facts(path), sidecars)
     return Decoded(
         kind="video",

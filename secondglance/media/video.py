@@ -1,44 +1,80 @@
-"""Opening a video with decord (the maintained `decord2`, same import name)."""
+"""A video that is open: when its frames are, and their pixels, whichever library decodes."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from secondglance.errors import MediaError
 from secondglance.media.pictures import MAX_PIXELS
+from secondglance.media.video_av import FALLBACK_FPS, AvReader
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-FALLBACK_FPS = 25.0
+Decoder = Literal["pyav", "decord"]
+
+
+class _Reader(Protocol):
+    @property
+    def times_s(self) -> npt.NDArray[np.float64]: ...
+
+    @property
+    def timed(self) -> bool: ...
+
+    def times_between(
+        self, start_s: float | None, end_s: float | None
+    ) -> npt.NDArray[np.float64]: ...
+
+    def size(self) -> tuple[int, int]: ...
+
+    def frame_at(self, time_s: float, *, exact: bool = False) -> npt.NDArray[np.uint8]: ...
 
 
 class Video:
-    """An open video: when its frames are, and their pixels.
+    """An open video.
 
-    Attributes:
-        times_s: Start of each frame in seconds from the first, never decreasing; shape (frames,).
+    Args:
+        path: The file.
+        decoder: Which library decodes it; docs/decisions.md compares them.
 
     Raises:
         MediaError: It is missing, or there is no video stream that can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader = _open(path)
-        times = _timestamps(self._reader)
-        # decord seeks by timestamp. Where a file has none (AVI with H.264, say) it would answer
-        # with another frame and no error; such files are read from the start.
-        self._seekable = times is not None
-        self._next = 0
-        self.times_s = _even_times(self._reader) if times is None else times
+    def __init__(self, path: Path, *, decoder: Decoder = "pyav") -> None:
+        self._reader: _Reader
+        if decoder == "decord":
+            from secondglance.media.video_decord import DecordReader
+
+            self._reader = DecordReader(path)
+        else:
+            self._reader = AvReader(path)
 
     def __len__(self) -> int:
         return len(self.times_s)
+
+    @property
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """Start of each frame in seconds from the first, never decreasing; shape (frames,).
+
+        Reads the whole file once, but decodes nothing.
+        """
+        return self._reader.times_s
+
+    def times_between(self, start_s: float | None, end_s: float | None) -> npt.NDArray[np.float64]:
+        """`times_s` of a stretch and some frames around it, without reading the rest of the file.
+
+        All times, where that is not possible or the stretch lies behind the end.
+        """
+        return self._reader.times_between(start_s, end_s)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the file says when its frames are shown; if not, they are taken as even."""
+        return self._reader.timed
 
     @property
     def spacing_s(self) -> float:
@@ -52,106 +88,30 @@ class Video:
         return float(self.times_s[-1]) + self.spacing_s
 
     def frame(self, index: int, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-        """One frame, uint8 of shape (height, width, 3). Rising indices are quickest.
+        """One frame, upright, uint8 of shape (height, width, 3). Rising indices are quickest.
 
         Raises:
             MediaError: The frame is damaged or larger than `max_pixels`.
         """
-        try:
-            frame = self._read(index)
-        except MemoryError:
-            raise MediaError("a frame needs more memory than a worker may use") from None
-        except Exception as error:
-            self._reopen()  # decord's decoder does not recover from an error
-            raise MediaError(f"damaged video: {_reason(error)}") from None
-        height, width, channels = frame.shape
-        if channels > 3:
-            # decord2 takes the padding at the end of narrow rows for further channels.
-            frame = frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-        if height * width > max_pixels:
+        return self.frame_at(float(self.times_s[index]), exact=True, max_pixels=max_pixels)
+
+    def frame_at(
+        self, time_s: float, *, exact: bool = False, max_pixels: int = MAX_PIXELS
+    ) -> npt.NDArray[np.uint8]:
+        """The frame shown at a time, as `frame`; needs no `times_s`.
+
+        Args:
+            time_s: Seconds from the first frame; behind the end it is the last frame.
+            exact: A frame begins at that very time, which makes reading it quicker.
+            max_pixels: Of a frame.
+
+        Raises:
+            MediaError: The frame is damaged or larger than `max_pixels`.
+        """
+        width, height = self._reader.size()
+        if width * height > max_pixels:
             raise MediaError(
                 f"frames of {width}x{height} are over the limit of {max_pixels} pixels",
                 remedy="raise ingest.max_pixels to read them",
             )
-        return frame
-
-    def _read(self, index: int) -> npt.NDArray[np.uint8]:
-        if self._seekable:
-            sought: npt.NDArray[np.uint8] = self._reader[index].asnumpy()
-            return sought
-        if index < self._next:
-            self._reopen()
-        while self._next < index:
-            self._reader.next()
-            self._next += 1
-        frame: npt.NDArray[np.uint8] = self._reader.next().asnumpy()
-        self._next += 1
-        return frame
-
-    def _reopen(self) -> None:
-        self._reader = _open(self._path)
-        self._next = 0
-
-
-def _decord() -> Any:
-    """decord, loaded without NVIDIA's libraries.
-
-    On import it opens every library of the `nvidia-*` packages that torch installs, for all of the
-    process: a torch loaded later then takes its matrix products from `libnvblas`, and crashes.
-    Decoding is done on the CPU and needs none of them.
-    """
-    hidden = "decord" not in sys.modules and "nvidia" not in sys.modules
-    if hidden:
-        sys.modules["nvidia"] = None  # type: ignore[assignment] # not to be found
-    try:
-        import decord
-    finally:
-        if hidden:
-            del sys.modules["nvidia"]
-    return decord
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise MediaError("no such file")
-    decord = _decord()
-    decord.logging.set_level(decord.logging.FATAL)
-    try:
-        # One thread a reader: several files are decoded side by side.
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        count = len(reader)
-    except MemoryError:
-        raise MediaError("video needs more memory than a worker may use") from None
-    except Exception as error:
-        raise MediaError(f"not a video that can be read: {_reason(error)}") from None
-    if count == 0:
-        raise MediaError("the video has no frames")
-    return reader
-
-
-def _timestamps(reader: Any) -> npt.NDArray[np.float64] | None:
-    """What the file says, from 0 on; None if that makes no sense."""
-    try:
-        times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)[:, 0]
-    except Exception:
-        return None
-    # Without timestamps decord answers with huge negative numbers.
-    if not np.isfinite(times).all() or (np.diff(times) < 0).any() or abs(times[0]) > 1e9:
-        return None
-    times = times - times[0]
-    return times if len(times) == 1 or times[-1] > 0 else None
-
-
-def _even_times(reader: Any) -> npt.NDArray[np.float64]:
-    fps = float(reader.get_avg_fps())
-    return np.arange(len(reader)) / (fps if np.isfinite(fps) and fps > 0 else FALLBACK_FPS)
-
-
-def _reason(error: Exception) -> str:
-    """What decord's assertion means; it names source lines and appends a stack trace."""
-    text = str(error)
-    if "cannot find video stream" in text:
-        return "it has no video stream"
-    if "corrupted frame" in text or "Error sending packet" in text:
-        return "its frames are corrupted"
-    return "unknown or damaged format"
+        return self._reader.frame_at(time_s, exact=exact)

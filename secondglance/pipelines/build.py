@@ -72,7 +72,10 @@ class Parts:
         return Limits(
             max_pixels=ingest.max_pixels,
             max_memory_mb=ingest.max_memory_mb,
-            segment_s=ingest.segment_s,
+            max_segment_s=ingest.max_segment_s,
+            fps=ingest.fps,
+            video_decoder=ingest.video_decoder,
+            portion_s=ingest.timeout_s / 6,
             max_segments=ingest.max_segments,
             max_text_mb=ingest.max_text_mb,
             passage_chars=ingest.passage_chars,

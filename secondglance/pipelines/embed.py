@@ -17,9 +17,12 @@ import numpy as np
 from secondglance.errors import MediaError
 from secondglance.ingest import described, looks
 from secondglance.ingest.catalog import Announcement, description
-from secondglance.ingest.decode import Decoded, decode, decode_frames
+from secondglance.ingest.decode import Decoded, decode, decode_frames, go_on
 from secondglance.ingest.presence import Roots
+from secondglance.ingest.shots import Scan
+from secondglance.ingest.video import FrameAt
 from secondglance.ingest.workers import DecodePool
+from secondglance.pipelines.alike import merge_alike
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.records import (
     caption_text,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from secondglance.ingest.embedder import ClipEmbedder
+    from secondglance.types import Vector
 
     Picture = npt.NDArray[np.uint8]
 
@@ -54,7 +58,9 @@ class _Work:
     kind: Kind | None = None
     segments: tuple[Segment, ...] = ()
     metadata: dict[str, str | int | float] = field(default_factory=dict)
+    planned: int = 0
     left: int = 0
+    vectors: dict[int, Vector] = field(default_factory=dict)
     look: looks.Look | None = None
     stored: list[str] = field(default_factory=list)
     damaged: int = 0
@@ -93,7 +99,7 @@ class EmbedJob:
         self._works: dict[str, _Work] = {}
         self._answers: queue.SimpleQueue[tuple[_Work, tuple[int, ...] | None, Future[Any]]]
         self._answers = queue.SimpleQueue()
-        self._frame_calls: deque[tuple[_Work, tuple[int, ...], tuple[int, ...]]] = deque()
+        self._video_calls: deque[tuple[_Work, tuple[int, ...], Sequence[FrameAt] | Scan]] = deque()
         self._in_flight = 0
         self._pictures: list[tuple[_Work, Segment, Picture]] = []
         self._texts: list[tuple[_Work, Segment]] = []
@@ -163,12 +169,17 @@ class EmbedJob:
         """Keeps `window` calls with the workers; frames of open videos go before new files."""
         limits = self._parts.limits
         while self._in_flight < window:
-            if self._frame_calls:
-                work, positions, frames = self._frame_calls.popleft()
-                future: Future[Any] = pool.submit(
-                    decode_frames, work.item.path, frames, self._embedder.preprocessing, limits
-                )
-                self._expect(work, positions, future)
+            if self._video_calls:
+                work, positions, wanted = self._video_calls.popleft()
+                path = work.item.path
+                future: Future[Any]
+                if isinstance(wanted, Scan):
+                    future = pool.submit(go_on, path, wanted, limits, work.item.sidecars)
+                    self._expect(work, None, future)
+                else:
+                    spec = self._embedder.preprocessing
+                    future = pool.submit(decode_frames, path, wanted, spec, limits)
+                    self._expect(work, positions, future)
                 continue
             item, content = next(hashed, (None, None))
             if item is None:
@@ -243,10 +254,13 @@ class EmbedJob:
     def _open(self, work: _Work, decoded: Decoded) -> None:
         """Takes in what a file turned out to be."""
         work.kind = decoded.kind
+        if decoded.unfinished is not None:
+            self._video_calls.append((work, (), decoded.unfinished))
+            return
         work.segments = decoded.segments
         work.metadata = decoded.metadata
         work.look = decoded.look
-        work.left = len(decoded.segments)
+        work.planned = work.left = len(decoded.segments)
         for row, problem in decoded.problems:
             self.failures.append(FileFailure(path=f"{work.item.path}:{row}", reason=problem))
         for path, problem in decoded.sidecar_problems:
@@ -255,7 +269,7 @@ class EmbedJob:
             for start in range(0, len(decoded.frames), FRAMES_PER_CALL):
                 frames = decoded.frames[start : start + FRAMES_PER_CALL]
                 positions = tuple(range(start, start + len(frames)))
-                self._frame_calls.append((work, positions, frames))
+                self._video_calls.append((work, positions, frames))
         elif decoded.pixels is not None:
             self._pictures += [
                 (work, segment, picture)
@@ -277,13 +291,15 @@ class EmbedJob:
                 self._close_work(work)
 
     def _close_work(self, work: _Work) -> None:
+        if work.vectors:
+            self._merge(work)
         if work.segments and not work.stored:
             self._abandon(work, work.reason or "damaged video: no frame could be decoded")
             return
         if work.damaged:
             self._damaged.append(work)
             self.warnings.append(
-                f"{work.item.path}: {work.damaged} of {len(work.segments)} stretches are damaged "
+                f"{work.item.path}: {work.damaged} of {work.planned} stretches are damaged "
                 "and were left out"
             )
         self._complete.append(work)
@@ -312,27 +328,44 @@ class EmbedJob:
                 work.reason = "the model gave no usable vector for it"
                 self._lose(work, 1)
                 continue
-            item = work.item
-            id_ = record_id(work.content, segment, self._embedder.fingerprint)
-            payload = {
-                **segment_payload(
-                    work.content, segment, work.metadata, kind=work.kind, size=item.size
-                ),
-                **file_payload(
-                    item.path,
-                    item.root,
-                    caption_text(item.caption, work.metadata),
-                    kind=work.kind,
-                    mtime_ns=item.mtime_ns,
-                ),
-            }
-            self._records.append(Record(id=id_, vector=vector, payload=payload))
-            if not work.stored:
-                self._touched.append(work)
-            work.stored.append(id_)
+            if work.kind == "video":
+                work.vectors[segment.position] = vector
+            else:
+                self._record(work, segment, vector)
             work.left -= 1
             if not work.left:
                 self._close_work(work)
+
+    def _merge(self, work: _Work) -> None:
+        """A video is stored once all of it is embedded: only then its segments are known."""
+        ingest = self._parts.settings.ingest
+        longest_s = ingest.max_segment_s if ingest.fps is None else 1 / ingest.fps
+        merged = merge_alike(
+            work.segments, work.vectors, alike=ingest.alike, max_segment_s=longest_s
+        )
+        work.segments = tuple(segment for segment, _ in merged)
+        work.vectors = {}
+        for segment, vector in merged:
+            self._record(work, segment, vector)
+
+    def _record(self, work: _Work, segment: Segment, vector: Vector) -> None:
+        assert work.kind is not None
+        item = work.item
+        id_ = record_id(work.content, segment, self._embedder.fingerprint)
+        payload = {
+            **segment_payload(work.content, segment, work.metadata, kind=work.kind, size=item.size),
+            **file_payload(
+                item.path,
+                item.root,
+                caption_text(item.caption, work.metadata),
+                kind=work.kind,
+                mtime_ns=item.mtime_ns,
+            ),
+        }
+        self._records.append(Record(id=id_, vector=vector, payload=payload))
+        if not work.stored:
+            self._touched.append(work)
+        work.stored.append(id_)
 
     def _write(self) -> None:
         """Ids to the catalog, vectors to the store, then files marked done."""
@@ -348,6 +381,7 @@ class EmbedJob:
             store.upsert(self._records)
             store.flush()
             self.segments += len(self._records)
+        self._drop_stale([work for work in self._complete if work.kind == "video"])
         for work in self._damaged:
             self._catalog.keep_records(work.content, work.stored)
         done = [(i, w.content, w.kind) for w in self._complete for i in w.items if w.kind]
@@ -360,6 +394,16 @@ class EmbedJob:
         self._records, self._touched, self._complete, self._damaged = [], [], [], []
         self._written_at = time.monotonic()
         self._report()
+
+    def _drop_stale(self, videos: Sequence[_Work]) -> None:
+        """What a run stored that was killed, and that cut the video in another way."""
+        for work in videos:
+            stale = set(self._catalog.record_ids(work.content)) - set(work.stored)
+            if stale:
+                store = self._parts.store()
+                store.delete(sorted(stale))
+                store.flush()
+                self._catalog.keep_records(work.content, work.stored)
 
     def _announcement(self, work: _Work) -> Announcement:
         fingerprint = self._embedder.fingerprint

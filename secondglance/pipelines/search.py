@@ -209,8 +209,8 @@ def embed_query(parts: Parts, query: Query) -> Vector:
     if query.video is not None:
         path = Path(query.video).expanduser()
         with _named(path):
-            plan = video.plan_video(
-                path, segment_s=1e-3, max_segments=QUERY_FRAMES, max_pixels=max_pixels
+            plan = video.plan_even(
+                path, step_s=1e-3, max_segments=QUERY_FRAMES, max_pixels=max_pixels
             )
             frames = video.read_frames(path, plan.frames, max_pixels=max_pixels)
             readable = [frame for frame in frames if frame is not None]

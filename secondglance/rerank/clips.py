@@ -154,7 +154,7 @@ def _from_file(path: Path, clip: VideoClip, limits: Limits) -> tuple[torch.Tenso
     import torch
 
     video = Video(path)
-    times_s = video.times_s
+    times_s = video.times_between(clip.start_s, clip.end_s)
     chosen = sample(
         times_s,
         start_s=clip.start_s,
@@ -164,7 +164,10 @@ def _from_file(path: Path, clip: VideoClip, limits: Limits) -> tuple[torch.Tenso
         max_frames=limits.max_frames,
     )
     # One frame at a time: 64 frames of a large video at once would take gigabytes.
-    frames = [_resize(video.frame(int(index)), len(chosen), limits) for index in chosen]
+    frames = [
+        _resize(video.frame_at(float(time_s), exact=True), len(chosen), limits)
+        for time_s in times_s[chosen]
+    ]
     return torch.stack(frames), times_s[chosen]
 
 

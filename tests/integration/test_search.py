@@ -91,7 +91,9 @@ def test_a_clip_finds_itself_at_its_moment(library: Library, tmp_path: Path) -> 
     query = write_clip(tmp_path / "query.mp4", [21], scene_s=2)
     best = library.search(Query(video=query), rerank=False, kind="video").hits[0]
     assert Path(best.path).name == "clip.mp4"
-    assert (best.start_s, best.end_s, best.keyframe_s) == (5, 10, 7.5)
+    assert (best.start_s, best.end_s) == (5, 10)
+    assert best.keyframe_s is not None
+    assert 5 <= best.keyframe_s < 10
 
 
 def test_a_video_is_one_hit_with_its_moments_unless_asked(library: Library) -> None:
@@ -110,7 +112,7 @@ def test_grouping_still_finds_as_many_files_as_asked(tmp_path: Path, open_librar
     write_clip(folder / "long.mp4", list(range(12)), scene_s=1)
     write_clip(folder / "short.mp4", [40], scene_s=1)
     write_pictures(folder, 2)
-    library = open_library(ingest={"segment_s": 1})
+    library = open_library(ingest={"max_segment_s": 1})
     library.index([folder])
     result = library.search("x", k=4, recall=4, rerank=False)
     assert len(set(names(result))) == 4
