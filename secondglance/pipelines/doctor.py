@@ -148,7 +148,9 @@ def _attention() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    import decord
+    from importlib.metadata import version
+
+    import av
     import PIL
     from PIL import features
 
@@ -165,7 +167,9 @@ def _decoders() -> Iterator[Finding]:
         )
     else:
         yield Finding(name="HEIC", state="ok", detail="pillow-heif")
-    yield Finding(name="video", state="ok", detail=f"decord {decord.__version__}")
+    # decord is not imported: it would open NVIDIA's libraries for the whole process.
+    detail = f"PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}, decord2 "
+    yield Finding(name="video", state="ok", detail=detail + version("decord2"))
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
