@@ -268,7 +268,8 @@ def test_status_shows_files_models_and_failures(cache: Path, library: Path, medi
     assert found["counts"]["image"] == 5
     assert found["counts"]["video"] == found["counts"]["text"] == 1
     assert found["vectors"] == found["counts"]["records"] == 8
-    assert found["roots"] == [{"path": str(media), "present": True}]
+    root = {"path": str(media), "present": True, "absence": None, "files": 8}
+    assert found["roots"] == [root]
     assert Path(found["failures"][0]["path"]).name == "broken.jpg"
     shown = run(cache, "status", "--library", library).stdout
     assert "broken.jpg" in shown
