@@ -165,7 +165,7 @@ def scan(path: Path, so_far: Scan | None = None, *, max_pixels: int, budget_s: f
     found.finished = found._runs == []
     if found.finished:
         found.looks.sort(key=lambda look: look.time_s)
-        found.cuts = _distinct(found.cuts)
+        found.cuts = _distinct(found.cuts, found.duration_s)
     return found
 
 
@@ -337,11 +337,12 @@ def _decode(glance: Glance, found: Scan, run: _Run) -> None:
     found.looks += [seen for seen in best.values() if seen.time_s not in known]
 
 
-def _distinct(cuts: list[float]) -> list[float]:
-    """In order, the first of those closer than `MIN_SHOT_S`."""
+def _distinct(cuts: list[float], duration_s: float) -> list[float]:
+    """In order, the first of those closer than `MIN_SHOT_S`, and none that near to the end."""
     kept: list[float] = []
     for cut in sorted(cuts):
-        if cut >= (kept[-1] if kept else 0.0) + MIN_SHOT_S:
+        room_s = min(cut - (kept[-1] if kept else 0.0), duration_s - cut)
+        if room_s >= MIN_SHOT_S:
             kept.append(cut)
     return kept
 
