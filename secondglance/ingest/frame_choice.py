@@ -1,11 +1,9 @@
-"""Frames of a video that could stand for it: all over the video, each the sharpest around."""
+"""Frames of a video that could stand for it: of every shot, each the sharpest around."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +12,10 @@ from PIL import Image
 
 from secondglance.errors import MediaError
 from secondglance.ingest.frame_quality import FrameQuality, measure
+from secondglance.ingest.video import VideoPlan, plan_shots
 from secondglance.media.pictures import MAX_PIXELS
 from secondglance.media.video import Video
+from secondglance.types import Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,7 +67,7 @@ def candidates(
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[FrameChoice]:
-    """Looks at stretches all over a video, and takes the sharpest frame of a few in each.
+    """Looks at every shot of a video, and takes the sharpest frame of a few in each stretch of it.
 
     Args:
         path: The video.
@@ -81,7 +81,14 @@ def candidates(
         MediaError: It cannot be opened, or not one frame of it can be decoded.
     """
     video = Video(path)
-    groups = _groups(video.times_s, video.duration_s)
+    plan = plan_shots(
+        path,
+        max_segment_s=min(EVERY_S, video.duration_s / FEWEST),
+        max_segments=MOST,
+        max_pixels=max_pixels,
+    )
+    assert isinstance(plan, VideoPlan)  # without a time budget it is never half done
+    groups = _groups(video.times_s, plan.segments)
     found: list[FrameChoice] = []
     problem: MediaError | None = None
     for done, group in enumerate(groups, start=1):
@@ -95,16 +102,15 @@ def candidates(
     return found
 
 
-def _groups(times_s: npt.NDArray[np.float64], duration_s: float) -> list[list[int]]:
-    """Indices of frames to look at: a few around the middle of each stretch, none twice."""
-    count = min(max(math.ceil(duration_s / EVERY_S), FEWEST), MOST)
-    edges = np.linspace(0.0, duration_s, count + 1)
+def _groups(times_s: npt.NDArray[np.float64], segments: Sequence[Segment]) -> list[list[int]]:
+    """Indices of frames to look at: a few around the keyframe of each segment, none twice."""
     offsets = (np.arange(NEIGHBOURS) - NEIGHBOURS // 2) * NEIGHBOURS_S
     groups: list[list[int]] = []
     last = -1
-    for start_s, end_s in pairwise(edges):
-        wanted = np.clip((start_s + end_s) / 2 + offsets, start_s, end_s)
-        shown = np.searchsorted(times_s, wanted, side="right") - 1
+    for segment in segments:
+        start_s, end_s = segment.start_s or 0.0, segment.end_s or 0.0
+        wanted = np.clip((segment.keyframe_s or 0.0) + offsets, start_s, end_s - 2 * CLOCK_S)
+        shown = np.searchsorted(times_s, wanted + CLOCK_S, side="right") - 1
         group = [int(index) for index in np.unique(shown) if index > last]
         if group:
             groups.append(group)

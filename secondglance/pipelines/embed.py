@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,18 +24,16 @@ from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines.alike import merge_alike
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.records import (
-    caption_text,
     content_hash,
-    file_payload,
     record_id,
-    segment_payload,
 )
-from secondglance.types import FileFailure, Kind, MediaItem, Record, Segment
+from secondglance.pipelines.work import Work, record_of
+from secondglance.types import FileFailure, MediaItem, Record, Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from secondglance.ingest.embedder import ClipEmbedder
+    from secondglance.ingest.embedder import ClipEmbedder, Vectors
     from secondglance.types import Vector
 
     Picture = npt.NDArray[np.uint8]
@@ -44,31 +41,12 @@ if TYPE_CHECKING:
 FRAMES_PER_CALL = 16
 """Frames of a video that one worker call reads: bounds its time and what it sends back."""
 
+AHEAD = 32
+"""Pictures that are decoded ahead before it is known how many the embedder takes at once."""
+
 WRITE_EVERY_S = 2.0
 WRITE_RECORDS = 512
 HASH_THREADS = 2
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """One content on its way: what is left to embed, and the files that wait for it."""
-
-    items: list[MediaItem]
-    content: str
-    kind: Kind | None = None
-    segments: tuple[Segment, ...] = ()
-    metadata: dict[str, str | int | float] = field(default_factory=dict)
-    planned: int = 0
-    left: int = 0
-    vectors: dict[int, Vector] = field(default_factory=dict)
-    look: looks.Look | None = None
-    stored: list[str] = field(default_factory=list)
-    damaged: int = 0
-    reason: str = ""
-
-    @property
-    def item(self) -> MediaItem:
-        return self.items[0]
 
 
 class EmbedJob:
@@ -93,20 +71,21 @@ class EmbedJob:
         self.warnings: list[str] = []
         self._catalog = parts.catalog
         self._parts = parts
-        self._batch_size = parts.settings.recall.batch_size
         self._items = items
         self._on_progress = on_progress
-        self._works: dict[str, _Work] = {}
-        self._answers: queue.SimpleQueue[tuple[_Work, tuple[int, ...] | None, Future[Any]]]
+        self._works: dict[str, Work] = {}
+        self._answers: queue.SimpleQueue[tuple[Work, tuple[int, ...] | None, Future[Any]]]
         self._answers = queue.SimpleQueue()
-        self._video_calls: deque[tuple[_Work, tuple[int, ...], Sequence[FrameAt] | Scan]] = deque()
+        self._video_calls: deque[tuple[Work, tuple[int, ...], Sequence[FrameAt] | Scan]] = deque()
         self._in_flight = 0
-        self._pictures: list[tuple[_Work, Segment, Picture]] = []
-        self._texts: list[tuple[_Work, Segment]] = []
+        self._pictures: list[tuple[Work, Segment, Picture]] = []
+        self._texts: list[tuple[Work, Segment]] = []
+        self._begun: tuple[list[tuple[Work, Segment]], Callable[[], Vectors]] | None = None
+        self._at_once = parts.settings.recall.batch_size or AHEAD
         self._records: list[Record] = []
-        self._complete: list[_Work] = []
-        self._touched: list[_Work] = []
-        self._damaged: list[_Work] = []
+        self._complete: list[Work] = []
+        self._touched: list[Work] = []
+        self._damaged: list[Work] = []
         self._linked: list[tuple[MediaItem, str, str]] = []
         self._moved_from: set[str] = set()
         self._roots = Roots()
@@ -125,19 +104,16 @@ class EmbedJob:
             timeout_s=ingest.timeout_s,
             max_memory_mb=ingest.max_memory_mb,
         )
-        # Enough to keep the workers busy during one batch of the embedder, and no more: what is
-        # decoded and waits takes memory.
-        window = pool.workers * 2 + self._batch_size
         with pool, ThreadPoolExecutor(HASH_THREADS) as threads:
             try:
                 hashed = self._hashed(threads)
                 while True:
-                    self._feed(pool, hashed, window)
+                    self._feed(pool, hashed)
                     if not self._in_flight:
                         break
                     self._take(pool)
-                    self._embed(at_least=self._batch_size)
-                self._embed(at_least=1)
+                    self._embed(last=False)
+                self._embed(last=True)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
                 self._write()
@@ -163,11 +139,12 @@ class EmbedJob:
                 self._fail(item, reason, unreadable=True)
                 yield item, None
 
-    def _feed(
-        self, pool: DecodePool, hashed: Iterator[tuple[MediaItem, str | None]], window: int
-    ) -> None:
-        """Keeps `window` calls with the workers; frames of open videos go before new files."""
+    def _feed(self, pool: DecodePool, hashed: Iterator[tuple[MediaItem, str | None]]) -> None:
+        """Keeps the workers busy; frames of open videos go before new files."""
         limits = self._parts.limits
+        # Enough for the time of one batch of the embedder, and no more: what is decoded and waits
+        # takes memory.
+        window = pool.workers * 2 + self._at_once
         while self._in_flight < window:
             if self._video_calls:
                 work, positions, wanted = self._video_calls.popleft()
@@ -186,13 +163,13 @@ class EmbedJob:
                 return
             if content is None or self._known(item, content):
                 continue
-            work = self._works[content] = _Work(items=[item], content=content)
+            work = self._works[content] = Work(items=[item], content=content)
             future = pool.submit(
                 decode, item.path, item.kind, self._embedder.preprocessing, limits, item.sidecars
             )
             self._expect(work, None, future)
 
-    def _expect(self, work: _Work, positions: tuple[int, ...] | None, future: Future[Any]) -> None:
+    def _expect(self, work: Work, positions: tuple[int, ...] | None, future: Future[Any]) -> None:
         self._in_flight += 1
         future.add_done_callback(lambda done: self._answers.put((work, positions, done)))
 
@@ -251,7 +228,7 @@ class EmbedJob:
                     self._pictures.append((work, work.segments[position], picture))
             self._lose(work, sum(picture is None for picture in answer))
 
-    def _open(self, work: _Work, decoded: Decoded) -> None:
+    def _open(self, work: Work, decoded: Decoded) -> None:
         """Takes in what a file turned out to be."""
         work.kind = decoded.kind
         if decoded.unfinished is not None:
@@ -282,7 +259,7 @@ class EmbedJob:
             self._touched.append(work)
             self._close_work(work)
 
-    def _lose(self, work: _Work, count: int) -> None:
+    def _lose(self, work: Work, count: int) -> None:
         """Some frames of a video are damaged; the others are still worth having."""
         if count:
             work.damaged += count
@@ -290,7 +267,7 @@ class EmbedJob:
             if not work.left:
                 self._close_work(work)
 
-    def _close_work(self, work: _Work) -> None:
+    def _close_work(self, work: Work) -> None:
         if work.vectors:
             self._merge(work)
         if work.segments and not work.stored:
@@ -304,24 +281,33 @@ class EmbedJob:
             )
         self._complete.append(work)
 
-    def _embed(self, *, at_least: int) -> None:
+    def _embed(self, *, last: bool) -> None:
         """Embeds what has come together; writes from time to time."""
-        size = self._batch_size
-        while len(self._pictures) >= at_least:
-            batch, self._pictures = self._pictures[:size], self._pictures[size:]
-            vectors = self._embedder.embed_pixels(np.stack([picture for _, _, picture in batch]))
-            self._add([(work, segment) for work, segment, _ in batch], vectors)
-        while len(self._texts) >= at_least:
-            words, self._texts = self._texts[:size], self._texts[size:]
-            vectors = self._embedder.embed_texts([segment.text for _, segment in words])
-            self._add(words, vectors)
+        if self._pictures or self._texts:
+            size = self._at_once = self._embedder.batch_size
+            while len(self._pictures) >= (1 if last else size):
+                batch, self._pictures = self._pictures[:size], self._pictures[size:]
+                pixels = np.stack([picture for _, _, picture in batch])
+                vectors = self._embedder.begin_pixels(pixels)
+                self._finish_pictures()  # of the batch before, while a GPU works on this one
+                self._begun = [(work, segment) for work, segment, _ in batch], vectors
+            while len(self._texts) >= (1 if last else size):
+                words, self._texts = self._texts[:size], self._texts[size:]
+                texts = [segment.text for _, segment in words]
+                self._add(words, self._embedder.embed_texts(texts))
+        if last or not self._in_flight:
+            self._finish_pictures()
         self._report()
         if self._is_due() or len(self._records) >= WRITE_RECORDS:
             self._write()
 
-    def _add(
-        self, batch: Sequence[tuple[_Work, Segment]], vectors: npt.NDArray[np.float32]
-    ) -> None:
+    def _finish_pictures(self) -> None:
+        if self._begun is not None:
+            batch, vectors = self._begun
+            self._begun = None
+            self._add(batch, vectors())
+
+    def _add(self, batch: Sequence[tuple[Work, Segment]], vectors: Vectors) -> None:
         for (work, segment), vector in zip(batch, vectors, strict=True):
             assert work.kind is not None
             if not np.isclose(np.linalg.norm(vector), 1, atol=1e-3):
@@ -336,7 +322,7 @@ class EmbedJob:
             if not work.left:
                 self._close_work(work)
 
-    def _merge(self, work: _Work) -> None:
+    def _merge(self, work: Work) -> None:
         """A video is stored once all of it is embedded: only then its segments are known."""
         ingest = self._parts.settings.ingest
         longest_s = ingest.max_segment_s if ingest.fps is None else 1 / ingest.fps
@@ -348,24 +334,12 @@ class EmbedJob:
         for segment, vector in merged:
             self._record(work, segment, vector)
 
-    def _record(self, work: _Work, segment: Segment, vector: Vector) -> None:
-        assert work.kind is not None
-        item = work.item
-        id_ = record_id(work.content, segment, self._embedder.fingerprint)
-        payload = {
-            **segment_payload(work.content, segment, work.metadata, kind=work.kind, size=item.size),
-            **file_payload(
-                item.path,
-                item.root,
-                caption_text(item.caption, work.metadata),
-                kind=work.kind,
-                mtime_ns=item.mtime_ns,
-            ),
-        }
-        self._records.append(Record(id=id_, vector=vector, payload=payload))
+    def _record(self, work: Work, segment: Segment, vector: Vector) -> None:
+        record = record_of(work, segment, vector, fingerprint=self._embedder.fingerprint)
+        self._records.append(record)
         if not work.stored:
             self._touched.append(work)
-        work.stored.append(id_)
+        work.stored.append(record.id)
 
     def _write(self) -> None:
         """Ids to the catalog, vectors to the store, then files marked done."""
@@ -395,7 +369,7 @@ class EmbedJob:
         self._written_at = time.monotonic()
         self._report()
 
-    def _drop_stale(self, videos: Sequence[_Work]) -> None:
+    def _drop_stale(self, videos: Sequence[Work]) -> None:
         """What a run stored that was killed, and that cut the video in another way."""
         for work in videos:
             stale = set(self._catalog.record_ids(work.content)) - set(work.stored)
@@ -405,7 +379,7 @@ class EmbedJob:
                 store.flush()
                 self._catalog.keep_records(work.content, work.stored)
 
-    def _announcement(self, work: _Work) -> Announcement:
+    def _announcement(self, work: Work) -> Announcement:
         fingerprint = self._embedder.fingerprint
         item = work.item
         assert work.kind is not None
@@ -416,7 +390,7 @@ class EmbedJob:
             described_by=description(item.path, item.root, item.caption),
         )
 
-    def _abandon(self, work: _Work, reason: str) -> None:
+    def _abandon(self, work: Work, reason: str) -> None:
         for item in work.items:
             self._fail(item, reason, unreadable=reason.startswith("cannot be read"))
         self._works.pop(work.content, None)
