@@ -142,4 +142,5 @@ def _same_colours(some: Cells, others: Cells) -> npt.NDArray[np.bool_]:
 
 
 def _rows(values: Sequence[bytes]) -> Cells:
-    return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), -1)
+    width = len(values[0]) if values else 0
+    return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)

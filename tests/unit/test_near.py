@@ -69,6 +69,8 @@ def test_search_groups_by_the_best_only() -> None:
     # The third is like the first; the fifth is like the third, which does not stand for itself.
     assert alike_to_earlier(given) == [None, None, 0, None, None, 4, 3]
     assert alike_to_earlier([made(0, 255), made(0, 0)]) == [None, None]
+    assert alike_to_earlier([]) == []
+    assert alike_to_earlier([None]) == [None]
 
 
 def test_ten_thousand_alike_and_ten_thousand_pairs_take_seconds() -> None:
