@@ -276,14 +276,14 @@ def test_a_picture_without_a_usable_vector_costs_only_itself(
 ) -> None:
     library = open_library()
     embedder = library._parts.embedder()
-    embed = embedder.embed_pixels
+    begin = embedder.begin_pixels
 
     def overflow(pixels: Frame) -> object:
-        vectors = embed(pixels)
+        vectors = begin(pixels)()
         vectors[0] = np.nan
-        return vectors
+        return lambda: vectors
 
-    monkeypatch.setattr(embedder, "embed_pixels", overflow)
+    monkeypatch.setattr(embedder, "begin_pixels", overflow)
     report = library.index([media / "photos"])
     assert counts(report) == {"files": 6, "indexed": 5, "failed": 1}
     assert "no usable vector" in report.errors[0].reason

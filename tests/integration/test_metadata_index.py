@@ -91,7 +91,7 @@ def test_a_sidecar_that_changes_is_read_without_embedding(
     def refuse(*_: Any) -> Any:
         raise AssertionError("nothing is to be embedded")
 
-    monkeypatch.setattr(library._parts.embedder(), "embed_pixels", refuse)
+    monkeypatch.setattr(library._parts.embedder(), "begin_pixels", refuse)
     (album / "clip.mp4.json").write_text(json.dumps({"caption": "Another", "tags": ["New"]}))
     (album / "plain.jpg.txt").write_text("Now with words")
     assert described(library.index([album])) == (0, 4, 2)
