@@ -96,6 +96,8 @@ def write(paths: dict[str, Path], seconds: float) -> list[float]:
 
 
 def measure(name: str, path: Path, cuts: list[float] | None, repeat: int) -> dict[str, Any]:
+    import scenedetect  # noqa: F401 - loading it belongs to no video
+
     from secondglance.ingest.video import VideoPlan, plan_shots, read_frames
     from secondglance.media.glance import Glance
 
