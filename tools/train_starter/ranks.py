@@ -60,7 +60,7 @@ def launch(work: Callable[..., None], count: int, *arguments: Any) -> None:
     if count == 1:
         work(Ranks(), *arguments)
         return
-    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
         _enter, args=(work, count, arguments), nprocs=count, daemon=False
     )
 

@@ -60,7 +60,7 @@ class Forward(torch.nn.Module):
         super().__init__()
         self.model = model
         self._layers: Any = (layers.vision_layer, layers.text_layer)
-        self._trained = self._layers
+        self._trained: Any = self._layers
         if compiled:
             self._trained = tuple(torch.compile(layer, dynamic=True) for layer in self._layers)
         self._grids: dict[tuple[int, int], layers.Grid] = {}
