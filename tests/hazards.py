@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from secondglance.ingest import decode
@@ -13,7 +14,13 @@ from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
 
 
-def hazardous_decode(path: Path, kind: FileKind, spec: Preprocessing, limits: Limits) -> Decoded:
+def hazardous_decode(
+    path: Path,
+    kind: FileKind,
+    spec: Preprocessing,
+    limits: Limits,
+    sidecars: Sequence[Path] = (),
+) -> Decoded:
     """`decode`, but for files whose names say what befalls the worker."""
     if path.name.startswith("hangs"):
         time.sleep(600)
@@ -24,4 +31,4 @@ def hazardous_decode(path: Path, kind: FileKind, spec: Preprocessing, limits: Li
     if path.name.startswith("slow"):
         path.with_suffix(".pid").write_text(str(os.getpid()))
         time.sleep(60)
-    return decode.decode(path, kind, spec, limits)
+    return decode.decode(path, kind, spec, limits, sidecars)

@@ -37,7 +37,8 @@ def opener(tmp_path: Path, media: Path) -> Iterator[Opener]:
         library = Library.open(
             tmp_path / "library",
             preset="starter",
-            settings={"store": {"backend": "exact"}, "rerank": rerank},
+            # One look a video, so that there are as many scores as hits.
+            settings={"store": {"backend": "exact"}, "rerank": rerank, "search": {"moments": 1}},
         )
         opened.append(library)
         return library
