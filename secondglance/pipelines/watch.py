@@ -94,13 +94,16 @@ def watch(
     said: tuple[str, ...] = ()
     # The first scan comes after the watch has begun, so nothing falls between the two.
     changed_since = set(roots)
+    away: set[Path] = set()  # roots that the latest run may not have found
     ready_since: float | None = None
     rest_until = 0.0
     try:
         for changed in _changes(roots, exclude=exclude, stop=stop):
             for path in changed:
                 unsettled.touch(path)
-            changed_since.update(changed)
+            back = set(_identities([*away]))
+            away -= back
+            changed_since |= changed | back
             waiting = unsettled.settle()
             now = time.monotonic()
             if not changed_since - waiting:
@@ -109,7 +112,10 @@ def watch(
             # What is copied together is taken in together, unless that takes long.
             if now < rest_until or (waiting and now - ready_since < PATIENCE_S):
                 continue
+            before = _identities(roots)
             report = index(roots, waiting)
+            after = _identities(roots)
+            away = {root for root in roots if root not in before or root not in after}
             rest_until = time.monotonic() + report.scan_seconds * (1 / SHARE_OF_TIME - 1)
             ready_since = None
             changed_since &= waiting

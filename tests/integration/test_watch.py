@@ -10,11 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from secondglance.library import Library
+from secondglance.pipelines import watch as watch_module
 from secondglance.pipelines.watch import Unsettled
 from secondglance.types import IndexReport
 from tests.libraries import Open, counts, stored_ids, verify
@@ -73,6 +76,38 @@ def test_what_is_added_renamed_and_removed_reaches_the_library(
         assert counts(reports.get(timeout=60)) == {"files": 5, "indexed": 1, "unchanged": 4}
         assert before < stored_ids(library)
     verify(library)
+
+
+def test_a_root_that_comes_back_during_a_run_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "media"
+    root.mkdir()
+    seen: list[bool] = []
+
+    def changes(*_: object, **__: object) -> Iterator[set[Path]]:
+        yield {root}
+        root.rename(tmp_path / "away")
+        yield {root / "written.png"}  # of which the system told before the root went
+        yield set()
+        yield set()
+
+    def index(roots: Sequence[Path], waiting: frozenset[Path]) -> IndexReport:
+        seen.append(root.is_dir())
+        if not root.is_dir():
+            (tmp_path / "away").rename(root)
+        return IndexReport()
+
+    monkeypatch.setattr(watch_module, "_changes", changes)
+    watch_module.watch(
+        [root],
+        index,
+        exclude=tmp_path / "library",
+        settle_s=0,
+        stop=threading.Event(),
+        on_report=lambda report: None,
+    )
+    assert seen == [True, False, True]
 
 
 def test_a_file_that_is_being_written_waits_until_it_is_whole(
