@@ -92,7 +92,7 @@ def report(name: str, rows: Sequence[dict[str, Any]], **facts: Any) -> None:
         table.add_row(*(f"{v:,.2f}" if isinstance(v, float) else str(v) for v in row.values()))
     console.print(table)
     for key, value in facts.items():
-        console.print(f"{key}: {value}", highlight=False)
+        console.print(f"{key}: {value}", highlight=False, markup=False)
     RESULTS.mkdir(exist_ok=True)
     found = {
         "name": name,
