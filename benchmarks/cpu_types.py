@@ -59,9 +59,10 @@ def random_models() -> dict[str, Qwen3VLReranker]:
     from rerank import random_model, reranker
 
     model, head = random_model("2B", "cpu")
+    exact = copy.deepcopy(model).float()
     return {
-        "float32": reranker(copy.deepcopy(model).float(), head),
-        "bfloat16": reranker(model, head),
+        "float32": reranker(lambda _: (exact, head), "cpu"),
+        "bfloat16": reranker(lambda _: (model, head), "cpu"),
     }
 
 

@@ -11,7 +11,6 @@ import argparse
 import gc
 import json
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rerank import BF16, SEEN, TOKENIZER, cases, in_order, pairs_of, random_model, timed
-
-from secondglance.rerank import Qwen3VLReranker, checkpoint
-
-
-def reranker(size: str, replicas: int) -> Qwen3VLReranker:
-    """The engine with the same random weights on several GPUs."""
-    real = checkpoint.load(TOKENIZER, device=torch.device("cpu"), options={"dtype": torch.float32})
-
-    def load(folder: Path, *, device: torch.device, options: Mapping[str, Any]) -> Any:
-        model, head = random_model(size, str(device))
-        return checkpoint.Checkpoint(
-            model=model, processor=real.processor, head=head, special_ids=real.special_ids,
-            pad_id=real.pad_id,
-        )  # fmt: skip
-
-    before, checkpoint.load = checkpoint.load, load
-    try:
-        return Qwen3VLReranker(TOKENIZER, device="cuda:0", replicas=replicas, compiled=True, **SEEN)
-    finally:
-        checkpoint.load = before
+from rerank import BF16, cases, in_order, pairs_of, random_model, reranker, timed
 
 
 def main() -> None:
@@ -56,7 +35,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     first: dict[str, tuple[float, list[float]]] = {}
     for count in counts:
-        engine = reranker(options.model, count)
+        make = partial(random_model, options.model)
+        engine = reranker(make, "cuda:0", replicas=count, compiled=True)
         for name, (query, documents) in cases(options.pairs).items():
             if name not in options.cases.split(";"):
                 continue

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,18 +91,21 @@ def random_model(size: str, device: str) -> tuple[Any, torch.Tensor]:
     return model, head
 
 
-def reranker(model: Any, head: torch.Tensor, **options: Any) -> Qwen3VLReranker:
-    """The engine around a model that is there already."""
+def reranker(
+    make: Callable[[str], tuple[Any, torch.Tensor]], device: str, **options: Any
+) -> Qwen3VLReranker:
+    """The engine around models and heads that `make` gives, one for each device it is asked for."""
     real = checkpoint.load(TOKENIZER, device=torch.device("cpu"), options={"dtype": torch.float32})
-    loaded = checkpoint.Checkpoint(
-        model=model, processor=real.processor, head=head, special_ids=real.special_ids,
-        pad_id=real.pad_id,
-    )  # fmt: skip
-    load, checkpoint.load = checkpoint.load, lambda *_, **__: loaded
+
+    def load(folder: Path, *, device: torch.device, options: Any) -> checkpoint.Checkpoint:
+        model, head = make(str(device))
+        return replace(real, model=model, head=head)
+
+    before, checkpoint.load = checkpoint.load, load
     try:
-        return Qwen3VLReranker(TOKENIZER, device=head.device, **SEEN, **options)
+        return Qwen3VLReranker(TOKENIZER, device=device, **SEEN, **options)
     finally:
-        checkpoint.load = load
+        checkpoint.load = before
 
 
 def pictures(count: int, width: int, height: int, seed: int = 0) -> list[Image.Image]:
@@ -219,7 +222,7 @@ def measure(
     """All ways on all cases with one size of model."""
     model, head = random_model(size, device)
     peak = ceiling(device)
-    engine = reranker(model, head)
+    engine = reranker(lambda _: (model, head), device)
     plain = PlainForward(model, head, processor=engine.processor, pad_id=0)
     batched = Engine([plain], name="plain", batch_tokens=engine.batch_tokens)
     rows: list[dict[str, Any]] = []
@@ -261,7 +264,7 @@ def measure(
     ):
         if way not in ways:
             continue
-        fast = reranker(model, head, **options)
+        fast = reranker(lambda _: (model, head), device, **options)
         if fast.fp8_drift:
             drift = asdict(fast.fp8_drift)
             rows.append({"model": size, "case": "probe", "way": way, "drift": drift})

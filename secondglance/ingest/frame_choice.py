@@ -186,9 +186,8 @@ def frames_at(
     """
     video = Video(path)
     for time_s in times_s:
-        index = max(int(np.searchsorted(video.times_s, time_s + CLOCK_S, side="right")) - 1, 0)
         try:
-            yield time_s, Image.fromarray(video.frame(index, max_pixels=max_pixels))
+            yield time_s, Image.fromarray(video.frame_at(time_s, max_pixels=max_pixels))
         except MediaError:
             continue
 

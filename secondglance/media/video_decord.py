@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secondglance.errors import MediaError
+from secondglance.media.video_av import FALLBACK_FPS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-FALLBACK_FPS = 25.0
 ROUNDING_S = 1e-3
 """decord rounds times to float32."""
 

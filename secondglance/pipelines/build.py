@@ -18,6 +18,7 @@ from secondglance.ingest.decode import Limits
 
 if TYPE_CHECKING:
     from secondglance.ingest.embedder import ClipEmbedder
+    from secondglance.ingest.workers import DecodePool
     from secondglance.pipelines.words import Words
     from secondglance.rerank.base import Reranker
     from secondglance.rerank.score_cache import ScoreCache
@@ -79,6 +80,17 @@ class Parts:
             max_segments=ingest.max_segments,
             max_text_mb=ingest.max_text_mb,
             passage_chars=ingest.passage_chars,
+        )
+
+    def decode_pool(self) -> DecodePool:
+        """New decode workers, within the limits of the settings."""
+        from secondglance.ingest.workers import DecodePool
+
+        ingest = self.settings.ingest
+        return DecodePool(
+            workers=ingest.workers,
+            timeout_s=ingest.timeout_s,
+            max_memory_mb=ingest.max_memory_mb,
         )
 
     def embedder(self) -> ClipEmbedder:

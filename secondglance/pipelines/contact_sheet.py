@@ -80,7 +80,7 @@ def _video(path: Path, moments: Sequence[Moment]) -> dict[str, Any]:
             {
                 "link": _at(path, moment),
                 "text": render.stretch(moment),
-                "at": render.clock(moment.start_s),
+                "at": shown.clock(moment.start_s),
                 "moment": moment,
             }
             for moment in moments

@@ -58,12 +58,7 @@ class DescribeJob:
         waiting = described.stale(self._parts.catalog)
         if not waiting:
             return
-        ingest = self._parts.settings.ingest
-        pool = DecodePool(
-            workers=ingest.workers,
-            timeout_s=ingest.timeout_s,
-            max_memory_mb=ingest.max_memory_mb,
-        )
+        pool = self._parts.decode_pool()
         batch: list[_Read] = []
         with pool:
             for done, read in enumerate(self._read(pool, waiting), start=1):

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from secondglance.errors import InputError, MediaError
 from secondglance.ingest import looks
-from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.near import SAME_SHARE, near_groups
 from secondglance.types import FileFailure
@@ -122,9 +121,7 @@ def _look_at_the_rest(parts: Parts, on_progress: Callable[[int, int], None]) -> 
         return []
     ingest = parts.settings.ingest
     failures: list[FileFailure] = []
-    pool = DecodePool(
-        workers=ingest.workers, timeout_s=ingest.timeout_s, max_memory_mb=ingest.max_memory_mb
-    )
+    pool = parts.decode_pool()
     with pool:
         done = 0
         for some in _portions(todo, LOOKS_AT_ONCE):

@@ -98,12 +98,7 @@ class EmbedJob:
 
     def run(self) -> None:
         """Does the job. On Ctrl-C, stores what is embedded, then lets the interrupt go on."""
-        ingest = self._parts.settings.ingest
-        pool = DecodePool(
-            workers=ingest.workers,
-            timeout_s=ingest.timeout_s,
-            max_memory_mb=ingest.max_memory_mb,
-        )
+        pool = self._parts.decode_pool()
         with pool, ThreadPoolExecutor(HASH_THREADS) as threads:
             try:
                 hashed = self._hashed(threads)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from secondglance.pipelines import shown
-from secondglance.pipelines.shown import clock as clock
+from secondglance.pipelines.shown import clock
 from secondglance.types import Hit, Moment, SearchResult
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from secondglance.pipelines.word_recall import add_words
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.fusion import fuse
+from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.types import (
     Hit,
     Kind,
@@ -49,9 +50,6 @@ QUERY_FRAMES = 8
 """Frames of a query clip that its vector is the mean of."""
 
 MAX_MOMENTS = 5
-
-DEPTH_LIMIT = 16_384
-"""Records that one search may ask for: Milvus' own limit."""
 
 
 class _Clock:
@@ -251,8 +249,8 @@ def _check(query: Query, k: int, recall: int) -> None:
         )
     if k < 1:
         raise InputError(f"k is {k}; it must be at least 1")
-    if recall > DEPTH_LIMIT:
-        raise InputError(f"recall is {recall}; it may be at most {DEPTH_LIMIT}")
+    if recall > MAX_LIMIT:
+        raise InputError(f"recall is {recall}; it may be at most {MAX_LIMIT}")
 
 
 def _condition(filter: str | Filter | None, kind: Kind | None) -> Filter | None:
@@ -277,9 +275,9 @@ def _recall(
         candidates = _grouped(parts, matches, group=group)
         if group_duplicates:
             candidates = _without_near_duplicates(parts, candidates)
-        if len(candidates) >= wanted or len(matches) < depth or depth >= DEPTH_LIMIT:
+        if len(candidates) >= wanted or len(matches) < depth or depth >= MAX_LIMIT:
             return candidates[:wanted]
-        depth = min(4 * depth, DEPTH_LIMIT)
+        depth = min(4 * depth, MAX_LIMIT)
 
 
 def _grouped(parts: Parts, matches: Sequence[Match], *, group: bool) -> list[Candidate]:

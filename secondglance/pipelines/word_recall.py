@@ -11,6 +11,7 @@ from secondglance.pipelines.second_pass import Candidate
 from secondglance.retrieve.filters import Filter, and_, is_in
 from secondglance.retrieve.fusion import RANK_CONSTANT, reciprocal_ranks, shared_ranks
 from secondglance.retrieve.lexical import WordMatch
+from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.types import Kind, Match, Query
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ describe one picture with about a third of their words alike; below, it counts i
 DEPTH = 2_000
 FILTERED_DEPTH = 10_000
 """Documents with words of a query that are looked at, best first, without and with a filter."""
-
-MOST_RECORDS = 16_384
-"""That one search may ask for: Milvus' own limit."""
 
 
 def add_words(
@@ -142,7 +140,7 @@ def _resolve(
         records = sum(len(parts.catalog.record_ids(content)) for content in videos)
         if records:
             within = and_(is_in("item", videos), condition)
-            limit = min(records, MOST_RECORDS)
+            limit = min(records, MAX_LIMIT)
             matches += parts.store().search(vector, limit=limit, filter=within)
     return sorted(matches, key=lambda match: (-match.score, match.id))
 

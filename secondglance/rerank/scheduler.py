@@ -17,7 +17,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence, Sized
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from secondglance.errors import InputError, RerankError
@@ -148,12 +147,7 @@ class Scheduler:
     def __enter__(self) -> Scheduler:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

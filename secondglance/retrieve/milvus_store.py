@@ -20,14 +20,11 @@ from secondglance.retrieve.filter_compilers import FLAGGED, milvus_list, to_milv
 from secondglance.retrieve.filters import Filter
 from secondglance.retrieve.milvus_schema import BATCH_ROWS, batches, entity
 from secondglance.retrieve.payload import check_limit, load, rows_of, unit
-from secondglance.retrieve.store import Capabilities
+from secondglance.retrieve.store import MAX_LIMIT, Capabilities
 from secondglance.types import Match, Record
 
 if TYPE_CHECKING:
     from secondglance.types import Vector
-
-MAX_LIMIT = 16_384
-"""Most results of one Milvus search (`quotaAndLimits.limits.topK`)."""
 
 # Milvus Lite scans unflushed rows in Python; more than this are brought into a segment first.
 _LITE_UNFLUSHED = 1_000

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SCORE_TOLERANCE = 1e-4
 """Largest difference between a store's score and the exact float32 cosine."""
+MAX_LIMIT = 16_384
+"""Most results of one Milvus search (`quotaAndLimits.limits.topK`); more are asked of no store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ import pytest
 from secondglance.errors import DimensionError, InputError, StoreError
 from secondglance.retrieve.exact import ExactStore
 from secondglance.retrieve.faiss_store import FaissStore
-from secondglance.retrieve.milvus_store import MAX_LIMIT, MilvusStore
+from secondglance.retrieve.milvus_store import MilvusStore
+from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.types import Record
 from tests.contract.stores import DIM, Opener, assert_same, expected, records, unit_vectors
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,15 +25,6 @@ BFLOAT16_TOLERANCE = 1 / 8
 """Of probabilities here: the trained model's log-odds are large, and bfloat16 has 8 bits."""
 QUERY = Content(texts=("two dogs on a beach",))
 PICTURES = [Content(images=(picture(n, width=640, height=480),)) for n in range(24)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cuda() -> None:
-    if torch.cuda.is_available():
-        return
-    if os.environ.get("SECONDGLANCE_REQUIRE_GPU") == "1":
-        pytest.fail("SECONDGLANCE_REQUIRE_GPU=1 and there is no CUDA device")
-    pytest.skip("there is no CUDA device")
 
 
 @pytest.fixture(scope="module")

@@ -37,14 +37,9 @@ DOCUMENTS = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _cuda() -> None:
-    if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-    elif os.environ.get("SECONDGLANCE_REQUIRE_GPU") == "1":
-        pytest.fail("SECONDGLANCE_REQUIRE_GPU=1 and there is no CUDA device")
-    else:
-        pytest.skip("there is no CUDA device")
+def _exact(cuda: None) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.fixture(scope="module")
