@@ -1,7 +1,8 @@
 """Which stage of `index` is the wall: decoding, embedding, or what connects them?
 
 Each stage alone over the same generated photographs, then the whole; random weights: speed only.
-On a GPU, `GPU busy` is the time that embedding alone takes, over the time of the whole.
+"of the slowest stage" is the time of the slower one over that of the whole: near 1, that stage is
+the wall. "busy" is nvidia-smi's: the share of time in which the GPU computed anything.
 
     python benchmarks/ingest_stages.py --photos 4000 --size 1600x1200
 """
@@ -11,10 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -62,23 +66,25 @@ def photograph(number: int, folder: Path, width: int, height: int) -> None:
 def decoding(folder: Path, clip_folder: Path, workers: int) -> float:
     """Seconds until the workers of `index` have decoded every photograph, and nothing else."""
     from secondglance import Library
-    from secondglance.ingest.decode import decode
+    from secondglance.ingest.decode import decode_all
     from secondglance.ingest.embedder import ClipEmbedder
     from secondglance.ingest.workers import DecodePool
+    from secondglance.pipelines.decode_calls import FILES_PER_CALL
 
     spec = ClipEmbedder(str(clip_folder)).preprocessing
     settings = {"store": {"backend": "exact"}}
     with Library.open(clip_folder.parent / "l", preset="starter", settings=settings) as library:
         limits = library._parts.limits
-    paths = sorted(folder.iterdir())
+    files = [(path, "image", ()) for path in sorted(folder.iterdir())]
+    calls = [files[at : at + FILES_PER_CALL] for at in range(0, len(files), FILES_PER_CALL)]
     with DecodePool(workers=workers, timeout_s=60, max_memory_mb=4096) as pool:
-        for future in [pool.submit(decode, paths[0], "image", spec, limits) for _ in range(64)]:
+        for future in [pool.submit(decode_all, [calls[0][0]], spec, limits) for _ in range(64)]:
             pool.result(future)  # the workers have started
         began = time.perf_counter()
         waiting: list[Any] = []
-        for path in paths:
-            waiting.append(pool.submit(decode, path, "image", spec, limits))
-            if len(waiting) > 512:
+        for call in calls:
+            waiting.append(pool.submit(decode_all, call, spec, limits))
+            if len(waiting) > 64:
                 pool.result(waiting.pop(0))
         for future in waiting:
             pool.result(future)
@@ -101,19 +107,40 @@ def embedding(count: int, clip_folder: Path, *, compiled: bool) -> float:
     return (time.perf_counter() - began) * count / (3 * len(pixels))
 
 
-def indexing(folder: Path, clip_folder: Path, scratch: Path, store: str, workers: int) -> float:
-    """Seconds of `index`, without loading the model."""
+def indexing(
+    folder: Path, clip_folder: Path, scratch: Path, store: str, workers: int, *, compiled: bool
+) -> tuple[float, float | None]:
+    """Seconds of `index`, without loading the model, and the GPU's busy share of them."""
     from secondglance import Library
 
     settings = {
-        "recall": {"model": str(clip_folder)}, "store": {"backend": store},
+        "recall": {"model": str(clip_folder), "compiled": compiled}, "store": {"backend": store},
         "ingest": {"workers": workers},
     }  # fmt: skip
-    with Library.open(scratch / "library", preset="starter", settings=settings) as library:
-        library._parts.embedder().embed_texts(["warm"])
-        report = library.index([folder])
+    name = f"library-{store}-{compiled}"
+    with Library.open(scratch / name, preset="starter", settings=settings) as library:
+        embedder = library._parts.embedder()
+        embedder.embed_pixels(np.zeros((embedder.batch_size, SIDE, SIDE, 3), np.uint8))
+        with gpu_use() as use:
+            report = library.index([folder])
     assert not report.failed, report.errors[:3]
-    return report.seconds
+    return report.seconds, float(np.mean(use)) / 100 if use else None
+
+
+@contextmanager
+def gpu_use() -> Iterator[list[float]]:
+    """Percent of the time in which the GPU computed, sampled ten times a second; empty without."""
+    samples: list[float] = []
+    import torch
+
+    if not torch.cuda.is_available():
+        yield samples
+        return
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    with subprocess.Popen([*command, "-lms", "100"], stdout=subprocess.PIPE, text=True) as process:
+        yield samples
+        process.terminate()
+        samples += [float(line) for line in process.stdout or () if line.strip().isdigit()]
 
 
 def main() -> None:
@@ -130,6 +157,7 @@ def main() -> None:
 
     width, height = map(int, options.size.split("x"))
     rows: list[dict[str, Any]] = []
+    shares: dict[str, dict[str, float | None]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         folder = scratch / "photos"
@@ -138,27 +166,27 @@ def main() -> None:
             make = partial(photograph, folder=folder, width=width, height=height)
             list(pool.map(make, range(options.photos), chunksize=8))
         model = clip(options.model, scratch / "clip")
-        seconds = {
-            "decoding alone": decoding(folder, model, options.workers),
-            "embedding alone": embedding(options.photos, model, compiled=False),
-        }
-        if torch.cuda.is_available():
-            seconds["embedding alone, compiled"] = embedding(options.photos, model, compiled=True)
-        seconds["index"] = indexing(folder, model, scratch, options.store, options.workers)
+        seconds = {"decoding alone": decoding(folder, model, options.workers)}
+        for compiled in (False, True)[: 1 + torch.cuda.is_available()]:
+            how = ", compiled" if compiled else ""
+            alone = embedding(options.photos, model, compiled=compiled)
+            whole, busy = indexing(
+                folder, model, scratch, options.store, options.workers, compiled=compiled
+            )
+            wall = max(seconds["decoding alone"], alone)
+            seconds["embedding alone" + how], seconds["index" + how] = alone, whole
+            shares["index" + how] = {"of the slowest stage": round(wall / whole, 3), "busy": busy}
     for stage, spent in seconds.items():
-        rows.append({"stage": stage, "images/s": round(options.photos / spent, 1)})
+        row = {"stage": stage, "images/s": round(options.photos / spent, 1)}
+        rows.append(row | shares.get(stage, {}))
         print(json.dumps(rows[-1]))
-    wall = max(seconds["decoding alone"], seconds["embedding alone"])
-    whole = {
+    made = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cores": os.cpu_count(), "photos": options.photos, "size": options.size,
         "model": f"{options.model} at {SIDE} pixels, random weights", "rows": rows,
-        "of the slowest stage": round(wall / seconds["index"], 3),
-        "device busy": round(seconds["embedding alone"] / seconds["index"], 3),
     }  # fmt: skip
-    print(json.dumps({key: value for key, value in whole.items() if key != "rows"}))
     if options.out:
-        options.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

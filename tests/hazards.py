@@ -8,20 +8,23 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from secondglance.errors import MediaError
 from secondglance.ingest import decode
 from secondglance.ingest.decode import Decoded, Limits
 from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
 
 
-def hazardous_decode(
-    path: Path,
-    kind: FileKind,
-    spec: Preprocessing,
-    limits: Limits,
-    sidecars: Sequence[Path] = (),
-) -> Decoded:
-    """`decode`, but for files whose names say what befalls the worker."""
+def hazardous_decode_all(
+    files: Sequence[tuple[Path, FileKind, Sequence[Path]]], spec: Preprocessing, limits: Limits
+) -> list[Decoded | MediaError]:
+    """`decode_all`, but for files whose names say what befalls the worker."""
+    for path, *_ in files:
+        _befall(path, limits)
+    return decode.decode_all(files, spec, limits)
+
+
+def _befall(path: Path, limits: Limits) -> None:
     if path.name.startswith("hangs"):
         time.sleep(600)
     if path.name.startswith("kills"):
@@ -31,4 +34,3 @@ def hazardous_decode(
     if path.name.startswith("slow"):
         path.with_suffix(".pid").write_text(str(os.getpid()))
         time.sleep(60)
-    return decode.decode(path, kind, spec, limits, sidecars)

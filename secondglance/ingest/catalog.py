@@ -186,13 +186,16 @@ class Catalog:
             ).fetchall()
         return [_file_row(row) for row in rows]
 
-    def content_kind(self, content: str) -> str | None:
-        """The kind of a content whose vectors are all stored; None if they are not."""
+    def content_kinds(self, contents: Sequence[str]) -> dict[str, str]:
+        """The kinds of those contents whose vectors are all stored, by hash."""
+        kinds: dict[str, str] = {}
         with self._errors():
-            row = self._db.execute(
-                "SELECT kind FROM contents WHERE hash = ? AND done", (content,)
-            ).fetchone()
-        return None if row is None else str(row[0])
+            for start in range(0, len(contents), CHUNK):
+                some = contents[start : start + CHUNK]
+                marks = ", ".join("?" * len(some))
+                query = f"SELECT hash, kind FROM contents WHERE hash IN ({marks}) AND done"
+                kinds |= dict(self._db.execute(query, some).fetchall())
+        return kinds
 
     def announce(self, announcements: Sequence[Announcement]) -> None:
         """Notes the ids of contents before their vectors are written."""

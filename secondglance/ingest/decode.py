@@ -116,9 +116,8 @@ def decode(
         return _decode_text(path, limits)
     if kind == "manifest":
         return _decode_manifest(path, limits)
-    with path.open("rb") as file:
-        content = media_types.kind_by_content(file.read(media_types.SNIFF_BYTES))
     if kind == "unknown":
+        content = media_types.kind_of_file(path)
         if content is None:
             raise MediaError(f"unsupported file type {path.suffix or '(no extension)'!r}")
         kind = content
@@ -126,9 +125,25 @@ def decode(
         try:
             return _decode_image(path, spec, limits, sidecars)
         except MediaError:
-            if content != "video":
+            if media_types.kind_of_file(path) != "video":
                 raise
     return _plan_video(path, limits, sidecars)
+
+
+def decode_all(
+    files: Sequence[tuple[Path, FileKind, Sequence[Path]]], spec: Preprocessing, limits: Limits
+) -> list[Decoded | MediaError]:
+    """`decode` of several files, (path, kind, sidecars) each; what is wrong with one is its answer.
+
+    One call for several small files: sending a call and its answer costs as much as a thumbnail.
+    """
+    answers: list[Decoded | MediaError] = []
+    for path, kind, sidecars in files:
+        try:
+            answers.append(decode(path, kind, spec, limits, sidecars))
+        except MediaError as error:
+            answers.append(error)
+    return answers
 
 
 def decode_frames(

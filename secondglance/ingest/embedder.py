@@ -149,7 +149,9 @@ class ClipEmbedder:
             block = torch.cat([block, block[-1:].expand(self.batch_size - len(block), -1, -1, -1)])
         if self.device.type == "cuda":
             block = block.pin_memory()
-        batch = block.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        block = block.to(self.device, non_blocking=True)
+        # Planes first: with three channels side by side the arithmetic takes twice as long.
+        batch = block.permute(0, 3, 1, 2).contiguous().float().div_(255)
         return batch.sub_(self._mean).div_(self._std).to(self._dtype)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:

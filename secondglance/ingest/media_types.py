@@ -52,6 +52,12 @@ def kind_by_content(head: bytes) -> Literal["image", "video"] | None:
     return None
 
 
+def kind_of_file(path: Path) -> Literal["image", "video"] | None:
+    """What a file is by its first bytes."""
+    with path.open("rb") as file:
+        return kind_by_content(file.read(SNIFF_BYTES))
+
+
 def supported_types() -> str:
     """For error messages."""
     groups = (IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, TEXT_EXTENSIONS, MANIFEST_EXTENSIONS)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secondglance.errors import MediaError
 from secondglance.ingest import described, looks
 from secondglance.ingest.catalog import Announcement, description
-from secondglance.ingest.decode import Decoded, decode, decode_frames, go_on
+from secondglance.ingest.decode import Decoded
 from secondglance.ingest.presence import Roots
-from secondglance.ingest.shots import Scan
-from secondglance.ingest.video import FrameAt
-from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines.alike import merge_alike
 from secondglance.pipelines.build import Parts
+from secondglance.pipelines.decode_calls import FILES_PER_CALL, DecodeCalls, Opened
 from secondglance.pipelines.records import (
     content_hash,
     record_id,
@@ -37,9 +34,7 @@ if TYPE_CHECKING:
     from secondglance.types import Vector
 
     Picture = npt.NDArray[np.uint8]
-
-FRAMES_PER_CALL = 16
-"""Frames of a video that one worker call reads: bounds its time and what it sends back."""
+    Hashed = list[tuple[MediaItem, str | OSError]]
 
 AHEAD = 32
 """Pictures that are decoded ahead before it is known how many the embedder takes at once."""
@@ -74,10 +69,6 @@ class EmbedJob:
         self._items = items
         self._on_progress = on_progress
         self._works: dict[str, Work] = {}
-        self._answers: queue.SimpleQueue[tuple[Work, tuple[int, ...] | None, Future[Any]]]
-        self._answers = queue.SimpleQueue()
-        self._video_calls: deque[tuple[Work, tuple[int, ...], Sequence[FrameAt] | Scan]] = deque()
-        self._in_flight = 0
         self._pictures: list[tuple[Work, Segment, Picture]] = []
         self._texts: list[tuple[Work, Segment]] = []
         self._begun: tuple[list[tuple[Work, Segment]], Callable[[], Vectors]] | None = None
@@ -99,83 +90,97 @@ class EmbedJob:
     def run(self) -> None:
         """Does the job. On Ctrl-C, stores what is embedded, then lets the interrupt go on."""
         pool = self._parts.decode_pool()
+        calls = DecodeCalls(pool, self._parts.limits, lambda: self._embedder.preprocessing)
         with pool, ThreadPoolExecutor(HASH_THREADS) as threads:
             try:
-                hashed = self._hashed(threads)
+                hashed = self._hashed(threads, self._portions(pool.workers))
                 while True:
-                    self._feed(pool, hashed)
-                    if not self._in_flight:
+                    self._feed(calls, hashed, window=2 * pool.workers)
+                    if not calls.in_flight:
                         break
-                    self._take(pool)
+                    self._take(calls)
                     self._embed(last=False)
                 self._embed(last=True)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
                 self._write()
 
-    def _hashed(self, threads: ThreadPoolExecutor) -> Iterator[tuple[MediaItem, str | None]]:
-        """The items with the hashes of their contents, a few files ahead; None if unreadable."""
+    def _portions(self, workers: int) -> Iterator[list[MediaItem]]:
+        """Pictures several at a time, so that each worker gets some; everything else by itself."""
+        at_once = min(FILES_PER_CALL, 1 + len(self._items) // (4 * workers))
+        pictures: list[MediaItem] = []
+        for item in self._items:
+            if item.kind != "image":
+                yield [item]
+                continue
+            pictures.append(item)
+            if len(pictures) >= at_once:
+                yield pictures
+                pictures = []
+        if pictures:
+            yield pictures
 
-        def hash_item(item: MediaItem) -> str:
-            return content_hash(item.path, manifest=item.kind == "manifest")
+    @staticmethod
+    def _hashed(
+        threads: ThreadPoolExecutor, portions: Iterator[list[MediaItem]]
+    ) -> Iterator[Hashed]:
+        """The items with the hashes of their contents, some ahead; or why they cannot be read."""
 
-        ahead: deque[tuple[MediaItem, Future[str]]] = deque()
-        items = iter(self._items)
-        for item in itertools.islice(items, 4 * HASH_THREADS):
-            ahead.append((item, threads.submit(hash_item, item)))
-        while ahead:
-            item, future = ahead.popleft()
-            for following in itertools.islice(items, 1):
-                ahead.append((following, threads.submit(hash_item, following)))
+        def hash_of(item: MediaItem) -> str | OSError:
             try:
-                yield item, future.result()
+                return content_hash(item.path, manifest=item.kind == "manifest")
             except OSError as error:
-                reason = f"cannot be read: {error.strerror or error}"
-                self._fail(item, reason, unreadable=True)
-                yield item, None
+                return error
 
-    def _feed(self, pool: DecodePool, hashed: Iterator[tuple[MediaItem, str | None]]) -> None:
+        def hash_all(items: list[MediaItem]) -> Hashed:
+            return [(item, hash_of(item)) for item in items]
+
+        ahead: deque[Future[Hashed]] = deque()
+        for portion in itertools.islice(portions, 4 * HASH_THREADS):
+            ahead.append(threads.submit(hash_all, portion))
+        while ahead:
+            future = ahead.popleft()
+            for portion in itertools.islice(portions, 1):
+                ahead.append(threads.submit(hash_all, portion))
+            yield future.result()
+
+    def _feed(self, calls: DecodeCalls, hashed: Iterator[Hashed], *, window: int) -> None:
         """Keeps the workers busy; frames of open videos go before new files."""
-        limits = self._parts.limits
         # Enough for the time of one batch of the embedder, and no more: what is decoded and waits
         # takes memory.
-        window = pool.workers * 2 + self._at_once
-        while self._in_flight < window:
-            if self._video_calls:
-                work, positions, wanted = self._video_calls.popleft()
-                path = work.item.path
-                future: Future[Any]
-                if isinstance(wanted, Scan):
-                    future = pool.submit(go_on, path, wanted, limits, work.item.sidecars)
-                    self._expect(work, None, future)
-                else:
-                    spec = self._embedder.preprocessing
-                    future = pool.submit(decode_frames, path, wanted, spec, limits)
-                    self._expect(work, positions, future)
+        while calls.in_flight < window + self._at_once:
+            if calls.start_queued():
                 continue
-            item, content = next(hashed, (None, None))
-            if item is None:
+            portion = next(hashed, None)
+            if portion is None:
                 return
-            if content is None or self._known(item, content):
-                continue
-            work = self._works[content] = Work(items=[item], content=content)
-            future = pool.submit(
-                decode, item.path, item.kind, self._embedder.preprocessing, limits, item.sidecars
-            )
-            self._expect(work, None, future)
+            if works := self._new_works(portion):
+                calls.open(works)
 
-    def _expect(self, work: Work, positions: tuple[int, ...] | None, future: Future[Any]) -> None:
-        self._in_flight += 1
-        future.add_done_callback(lambda done: self._answers.put((work, positions, done)))
+    def _new_works(self, portion: Hashed) -> list[Work]:
+        """The contents that are neither stored nor under way."""
+        hashes = [content for _, content in portion if isinstance(content, str)]
+        stored = self._catalog.content_kinds(hashes)
+        works: list[Work] = []
+        for item, content in portion:
+            if isinstance(content, OSError):
+                reason = f"cannot be read: {content.strerror or content}"
+                self._fail(item, reason, unreadable=True)
+            elif (under_way := self._works.get(content)) is not None:
+                under_way.items.append(item)
+            elif content in stored:
+                self._link(item, content, stored[content])
+            else:
+                self._works[content] = Work(items=[item], content=content)
+                works.append(self._works[content])
+        if self._linked and (len(self._linked) >= WRITE_RECORDS or self._is_due()):
+            self._write()
+        if len(works) < len(portion):
+            self._report()
+        return works
 
-    def _known(self, item: MediaItem, content: str) -> bool:
-        """Whether this content is stored, or under way for another file."""
-        if (work := self._works.get(content)) is not None:
-            work.items.append(item)
-            return True
-        kind = self._catalog.content_kind(content)
-        if kind is None:
-            return False
+    def _link(self, item: MediaItem, content: str, kind: str) -> None:
+        """A file whose content is stored: a copy, or one that was moved."""
         moved_from = next(
             (
                 row.path
@@ -194,40 +199,33 @@ class EmbedJob:
         else:
             self._moved_from.add(moved_from)
             self.moved += 1
-        if len(self._linked) >= WRITE_RECORDS or self._is_due():
-            self._write()
-        self._report()
-        return True
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._written_at > WRITE_EVERY_S
 
-    def _take(self, pool: DecodePool) -> None:
-        """Waits for one answer of a worker and queues its pictures and words."""
-        work, positions, future = self._answers.get()
-        self._in_flight -= 1
-        try:
-            answer = pool.result(future)
-        except MediaError as error:
-            if positions is None:
-                self._abandon(work, str(error))
+    def _take(self, calls: DecodeCalls) -> None:
+        """Waits for answers of a worker and queues their pictures and words."""
+        for got in calls.take():
+            work = got.work
+            if isinstance(got, Opened):
+                if isinstance(got.answer, MediaError):
+                    self._abandon(work, str(got.answer))
+                else:
+                    self._open(calls, work, got.answer)
+            elif isinstance(got.answer, MediaError):
+                work.reason = str(got.answer)
+                self._lose(work, len(got.positions))
             else:
-                work.reason = str(error)
-                self._lose(work, len(positions))
-            return
-        if positions is None:
-            self._open(work, answer)
-        else:
-            for position, picture in zip(positions, answer, strict=True):
-                if picture is not None:
-                    self._pictures.append((work, work.segments[position], picture))
-            self._lose(work, sum(picture is None for picture in answer))
+                for position, picture in zip(got.positions, got.answer, strict=True):
+                    if picture is not None:
+                        self._pictures.append((work, work.segments[position], picture))
+                self._lose(work, sum(picture is None for picture in got.answer))
 
-    def _open(self, work: Work, decoded: Decoded) -> None:
+    def _open(self, calls: DecodeCalls, work: Work, decoded: Decoded) -> None:
         """Takes in what a file turned out to be."""
         work.kind = decoded.kind
         if decoded.unfinished is not None:
-            self._video_calls.append((work, (), decoded.unfinished))
+            calls.continue_scan(work, decoded.unfinished)
             return
         work.segments = decoded.segments
         work.metadata = decoded.metadata
@@ -238,10 +236,7 @@ class EmbedJob:
         for path, problem in decoded.sidecar_problems:
             self.failures.append(FileFailure(path=path, reason=problem))
         if decoded.kind == "video":
-            for start in range(0, len(decoded.frames), FRAMES_PER_CALL):
-                frames = decoded.frames[start : start + FRAMES_PER_CALL]
-                positions = tuple(range(start, start + len(frames)))
-                self._video_calls.append((work, positions, frames))
+            calls.read_frames(work, decoded.frames)
         elif decoded.pixels is not None:
             self._pictures += [
                 (work, segment, picture)
@@ -290,7 +285,7 @@ class EmbedJob:
                 words, self._texts = self._texts[:size], self._texts[size:]
                 texts = [segment.text for _, segment in words]
                 self._add(words, self._embedder.embed_texts(texts))
-        if last or not self._in_flight:
+        if last:
             self._finish_pictures()
         self._report()
         if self._is_due() or len(self._records) >= WRITE_RECORDS:
@@ -303,9 +298,10 @@ class EmbedJob:
             self._add(batch, vectors())
 
     def _add(self, batch: Sequence[tuple[Work, Segment]], vectors: Vectors) -> None:
-        for (work, segment), vector in zip(batch, vectors, strict=True):
+        usable = np.isclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+        for (work, segment), vector, good in zip(batch, vectors, usable, strict=True):
             assert work.kind is not None
-            if not np.isclose(np.linalg.norm(vector), 1, atol=1e-3):
+            if not good:
                 work.reason = "the model gave no usable vector for it"
                 self._lose(work, 1)
                 continue

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from secondglance.pipelines import embed
-from tests.hazards import hazardous_decode
+from secondglance.pipelines import decode_calls
+from tests.hazards import hazardous_decode_all
 from tests.libraries import Open, counts, verify
 from tests.media import write_pictures
 
@@ -20,7 +20,7 @@ from tests.media import write_pictures
 def test_workers_that_hang_die_or_starve_cost_one_file_each(
     tmp_path: Path, open_library: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "decode", hazardous_decode)
+    monkeypatch.setattr(decode_calls, "decode_all", hazardous_decode_all)
     media = tmp_path / "media"
     good = write_pictures(media, 12)
     for name in ("hangs", "kills", "kills too", "greedy"):
@@ -47,7 +47,7 @@ def test_workers_that_hang_die_or_starve_cost_one_file_each(
 def test_a_worker_killed_from_outside_costs_the_file_it_held(
     tmp_path: Path, open_library: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "decode", hazardous_decode)
+    monkeypatch.setattr(decode_calls, "decode_all", hazardous_decode_all)
     media = tmp_path / "media"
     good = write_pictures(media, 6)
     shutil.copy(good[0], media / "slow.jpg")
