@@ -88,7 +88,9 @@ def choose(part: Shot, before: Look | None) -> Look | None:
     """The frame that stands for a part of a shot; None if none was looked at that could.
 
     Of those that are neither black nor white nor flat, nor beside a cut if there are others, and
-    nearly as sharp as the sharpest, the one that differs most from the keyframe before.
+    nearly as sharp as the sharpest, the one that differs most from the keyframe before. Where the
+    encoder has a key frame among them it is one of those: reading another takes decoding all from
+    there, which is most of the work with a video.
     """
     usable = [
         look for look in part.looks if DARK <= look.brightness <= BRIGHT and look.sharpness >= FLAT
@@ -104,6 +106,7 @@ def choose(part: Shot, before: Look | None) -> Look | None:
         return None
     least = SHARP_SHARE * max(look.sharpness for look in usable)
     sharp = [look for look in usable if look.sharpness >= least]
+    sharp = [look for look in sharp if look.key] or sharp
     if before is None:
         return max(sharp, key=lambda look: look.sharpness)
     return max(sharp, key=lambda look: (_distance(look, before), look.sharpness))

@@ -58,12 +58,14 @@ class Look:
         sharpness: Variance of the Laplacian of its brightness at 256 pixels.
         brightness: Mean, 0 to 255.
         signature: 8 x 8 mean brightnesses.
+        key: Whether it can be read without decoding others.
     """
 
     time_s: float
     sharpness: float
     brightness: float
     signature: bytes
+    key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ class _KeyFrames:
         if last is not None:
             self._close(last.time_s, coded.time_s, score)
         self._scan._last_key = _Key(coded.time_s, coded.size, small)
-        self._scan.looks.append(look(coded.time_s, small))
+        self._scan.looks.append(look(coded.time_s, small, key=True))
         self._begin()
         return True
 
@@ -369,7 +371,7 @@ class _Difference:
         return float(score or 0.0)
 
 
-def look(time_s: float, small: Small) -> Look:
+def look(time_s: float, small: Small, *, key: bool = False) -> Look:
     """Measures a small BGR picture."""
     import cv2
 
@@ -380,4 +382,5 @@ def look(time_s: float, small: Small) -> Look:
         sharpness=float(cv2.Laplacian(grey, cv2.CV_32F).var()),
         brightness=float(grey.mean()),
         signature=signature.tobytes(),
+        key=key,
     )

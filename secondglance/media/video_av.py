@@ -22,6 +22,8 @@ CLOCK_S = 6e-4
 """Times that differ by less are one: segments are told in milliseconds."""
 REORDERED = 24
 """Packets to look through for the frame that is shown first; codecs reorder up to 16."""
+WHOLE_S = 0.5
+"""Before a time asked for, every frame is decoded: the one shown then began a little earlier."""
 BACK_S = (0.0, 1.0, 5.0, 20.0)
 """How far before a frame to seek, where the container's own answer comes out behind it."""
 
@@ -223,10 +225,15 @@ class AvReader:
         Raises:
             MediaError: Nothing can be decoded there.
         """
+        skip_until_s = time_s if exact else time_s - WHOLE_S
         for back_s in BACK_S:
-            self._approach(time_s, back_s, exact=exact)
-            if self._current is not None and self._current[0] <= time_s + CLOCK_S:
-                break
+            self._approach(time_s, back_s, skip_until_s=skip_until_s)
+            if self._current is None or self._current[0] > time_s + CLOCK_S:
+                continue
+            if self._current[0] < skip_until_s - CLOCK_S:  # the frame shown then was skipped
+                self._current = None
+                self._approach(time_s, back_s, skip_until_s=0.0)
+            break
         else:  # the container does not seek: from the start, then
             self._restart(seek_s=None)
             self._advance(time_s)
@@ -234,8 +241,8 @@ class AvReader:
             raise MediaError("damaged video: no frame can be decoded there")
         return _upright_rgb(self._current[1])
 
-    def _approach(self, time_s: float, back_s: float, *, exact: bool) -> None:
-        self._skip_until_s = time_s if exact and self.timed else 0.0
+    def _approach(self, time_s: float, back_s: float, *, skip_until_s: float) -> None:
+        self._skip_until_s = skip_until_s if self.timed else 0.0
         here = None if back_s or self._current is None else self._current[0]
         if here is None or here > time_s + CLOCK_S or self._nearer_by_seeking(here, time_s):
             target_s = max(time_s - back_s, 0.0)

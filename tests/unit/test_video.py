@@ -320,8 +320,36 @@ def test_few_frames_of_a_long_video_are_sought(
     monkeypatch.setattr(OpenFile, "decode", counting)
     times = [102.5, 202.5, 297.5]
     frames = read_frames(path, [FrameAt(time_s) for time_s in times], max_pixels=LIMIT)
-    assert [distance(frame, int(t // 5)) < 10 for frame, t in zip(frames, times, strict=True)]
+    assert all(distance(frame, int(t // 5)) < 10 for frame, t in zip(frames, times, strict=True))
     assert decoded < 300  # of 3000
+
+
+def test_a_frame_that_stays_is_found_though_others_need_it_not(tmp_path: Path) -> None:
+    """Two seconds before the next: further back than frames that no other needs are read."""
+    gap = {n: n / 25 if n <= 61 else 2 + n / 25 for n in range(100)}
+    path = tmp_path / "gap.mkv"
+    pan = [pixels for _, pixels in moving(5, 4.0)]
+    for bf in range(4):
+        options = {"g": "250", "bf": str(bf), "x264-params": "b-adapt=0:scenecut=0"}
+        write_frames(path, [(gap[n], pan[n]) for n in range(100)], options=options)
+        with av.open(str(path)) as container:
+            expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        for last in (61, 62, 99):
+            [frame] = read_frames(path, [FrameAt(gap[last] + 0.03)], max_pixels=LIMIT)
+            assert np.abs(np.asarray(frame, int) - expected[last]).mean() < 0.5, (bf, last)
+        late = np.asarray(read_frame_at(path, gap[61] + 1.9), int)
+        assert np.abs(late - expected[61]).mean() < 0.5, bf
+
+
+def test_the_encoders_key_frame_stands_for_a_segment_if_it_is_as_good(tmp_path: Path) -> None:
+    frames = [(count / 25, pixels) for count, (_, pixels) in enumerate(moving(5, 8.0))]
+    frames += [(8 + count / 25, pixels) for count, (_, pixels) in enumerate(moving(9, 8.0))]
+    options = {"x264-params": "keyint=100:min-keyint=100:scenecut=0"}
+    path = write_frames(tmp_path / "a.mp4", frames, options=options)
+    found = plan(path)
+    assert len(found.shots) == 2
+    chosen = [segment.keyframe_s for segment in found.segments]
+    assert chosen == [0, 4, 8, 12]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
