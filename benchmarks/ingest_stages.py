@@ -55,12 +55,18 @@ def clip(name: str, folder: Path) -> Path:
     return folder
 
 
-def photograph(number: int, folder: Path, width: int, height: int) -> None:
-    """A JPEG that takes about as long to decode as a photograph of its size."""
+def photograph(number: int, folder: Path, width: int, height: int, copies: int = 1) -> None:
+    """A JPEG that takes about as long to decode as a photograph of its size.
+
+    Its copies differ behind the end of the picture, which makes each another content.
+    """
     random = np.random.default_rng(number)
     coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    picture.save(folder / f"{number:06}.jpg", quality=90)
+    first = folder / f"{number:06}.jpg"
+    picture.save(first, quality=90)
+    for copy in range(1, copies):
+        (folder / f"{number:06}-{copy}.jpg").write_bytes(first.read_bytes() + bytes([copy]))
 
 
 def decoding(folder: Path, clip_folder: Path, workers: int) -> float:
@@ -147,6 +153,7 @@ def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--copies", type=int, default=1, help="of each picture, as other files")
     parser.add_argument("--size", default="1600x1200")
     parser.add_argument("--model", default="ViT-B-16", choices=list(VISION))
     parser.add_argument("--store", default="exact")
@@ -163,8 +170,10 @@ def main() -> None:
         folder = scratch / "photos"
         folder.mkdir()
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            make = partial(photograph, folder=folder, width=width, height=height)
-            list(pool.map(make, range(options.photos), chunksize=8))
+            make = partial(photograph, folder=folder, width=width, height=height,
+                           copies=options.copies)  # fmt: skip
+            list(pool.map(make, range(options.photos // options.copies), chunksize=8))
+        options.photos = sum(1 for _ in folder.iterdir())
         model = clip(options.model, scratch / "clip")
         seconds = {"decoding alone": decoding(folder, model, options.workers)}
         for compiled in (False, True)[: 1 + torch.cuda.is_available()]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from secondglance.ingest.metadata import KEYS
@@ -38,7 +39,7 @@ def file_payload(
     `caption` is `caption_text` of a manifest's words and the file's own.
     """
     payload: dict[str, str | int | float] = {
-        "path": path.relative_to(root).as_posix(),
+        "path": path_below(str(path), str(root)),
         "root": str(root),
         "name": path.name,
         "modified": mtime_ns / 1e9,
@@ -46,6 +47,17 @@ def file_payload(
     if caption and kind != "text":
         payload["text"] = caption[:MAX_TEXT_CHARS]
     return payload
+
+
+def path_below(path: str, root: str) -> str:
+    """The way from a root down to a file, with slashes.
+
+    As `Path.relative_to`, which takes a tenth of the time that a picture has.
+    """
+    prefix = root if root.endswith(os.sep) else root + os.sep
+    if not path.startswith(prefix):
+        raise ValueError(f"{path} is not below {root}")
+    return path[len(prefix) :].replace(os.sep, "/")
 
 
 def caption_text(manifest: str, own: Payload) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from secondglance.ingest.reworded import Reworded, RewordedQueue
+from secondglance.pipelines.records import path_below
 from secondglance.retrieve.lexical import FILE_NAME, Document, WordIndex
 from secondglance.types import Kind, Record
 
@@ -143,8 +144,7 @@ def _names(entry: Reworded) -> dict[str, str]:
     names = [Path(path).stem for path, _, _ in entry.files]
     folders = []
     for path, root, _ in entry.files:
-        parents = Path(path).relative_to(root).parent.parts
-        folders += [Path(root).name, *parents]
+        folders += [Path(root).name, *path_below(path, root).split("/")[:-1]]
     return {
         "name": "\n".join(dict.fromkeys(names)),
         "folder": "\n".join(dict.fromkeys(folders)),
