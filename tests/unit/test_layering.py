@@ -10,15 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "secondglance"
 BASE = {"types", "errors", "config", "media"}
 STAGES = {"ingest", "retrieve", "rerank"}
+# Pure: judgments, measures, statistics, fits, reports. It runs nothing.
+EVALUATION = {"evaluation"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     **{stage: BASE | {stage} for stage in STAGES},
     "models": BASE | {"models"},
     "scenes": BASE | {"scenes"},
-    "pipelines": BASE | STAGES | {"models", "pipelines"},
-    "library": BASE | STAGES | {"pipelines"},
+    "evaluation": BASE | EVALUATION,
+    "pipelines": BASE | STAGES | EVALUATION | {"models", "pipelines"},
+    "library": BASE | STAGES | EVALUATION | {"pipelines"},
     "__main__": {"cli"},
-    "cli": BASE | {"pipelines", "library", "scenes", "cli"},
+    "cli": BASE | EVALUATION | {"pipelines", "library", "scenes", "cli"},
     "server": BASE | {"pipelines", "library", "server"},
 }
 MODULES = sorted(

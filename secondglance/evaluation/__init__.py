@@ -1,0 +1,1 @@
+"""Measuring what the second pass gains: judgments, measures, statistics, fits and reports."""
