@@ -228,6 +228,10 @@ class CachedReranker:
         own = fingerprint(self._fingerprint, {"coarse_share": share})
         return CachedReranker(view, self._cache, fingerprint=own)
 
+    def around(self, view: Callable[[Reranker], Reranker]) -> CachedReranker:
+        """The same cache before a view of the reranker that scores alike, such as a meter."""
+        return CachedReranker(view(self.inner), self._cache, fingerprint=self._fingerprint)
+
     def score(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
     ) -> list[PairScore]:
