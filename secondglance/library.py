@@ -19,6 +19,7 @@ from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
+from secondglance.pipelines import fitting
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
@@ -295,6 +296,7 @@ class Library:
             "index": store.capabilities.index if store else None,
             "vectors": store.count() if store else 0,
             "counts": catalog.counts(),
+            "fit": fitting.describe_fit(self._parts),
             "roots": [
                 {"path": root, "present": away is None, "absence": away, "files": files}
                 for root, files in catalog.roots().items()

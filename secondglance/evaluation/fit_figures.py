@@ -172,8 +172,9 @@ def _orders(fixed: Fixed | None) -> dict[str, Callable[[HeldOut], list[int]]]:
         odds = dict(zip(each.places.tolist(), each.log_odds.tolist(), strict=True))
         return sorted(recall(each), key=lambda i: (i not in odds, -odds.get(i, 0.0), i))
 
-    orders = {"recall": recall, "fixed": recall if fixed is None else today, "fitted": fitted}
-    return orders if fixed is None else {**orders, "rerank": rerank}
+    if fixed is None:
+        return {"recall": recall, "fixed": recall, "fitted": fitted}
+    return {"recall": recall, "rerank": rerank, "fixed": today, "fitted": fitted}
 
 
 def _ndcg(ordered: Sequence[tuple[Listed, list[int]]]) -> Floats:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,7 +15,7 @@ from secondglance.errors import (
     SecondGlanceError,
     StoreError,
 )
-from secondglance.pipelines import second_pass
+from secondglance.pipelines import ordering, second_pass
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.first_pass import (
     by_vector,
@@ -24,15 +23,11 @@ from secondglance.pipelines.first_pass import (
     grouped,
     without_near_duplicates,
 )
-from secondglance.pipelines.second_pass import Candidate
-from secondglance.pipelines.shown import hit_metadata
 from secondglance.pipelines.word_recall import add_words
 from secondglance.rerank import score_cache
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
-from secondglance.retrieve.fusion import fuse
 from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.types import (
-    Hit,
     Kind,
     PairScore,
     Query,
@@ -87,7 +82,9 @@ def search(
         rerank: Whether there is a second pass.
         filter: Expression, or a parsed one.
         kind: Only this kind.
-        min_score: Leaves out hits whose final score is below.
+        min_score: Leaves out hits whose final score is below: where the library has a fit
+            (`pipelines.fitting`) the probability that the hit is relevant, else the mixture of
+            both passes, or what recall gives. None takes the setting `search.min_score`.
         budget_ms: For the second pass, in milliseconds: if it does not allow a full look at every
             candidate, there may be quick ones, by which the best get a full one; candidates it
             does not reach keep their recall order, after those it reached.
@@ -114,11 +111,12 @@ def search(
     with clock.stage("embed"):
         vector = embed_query(parts, query)
     warnings: list[str] = []
+    searched_words = bool(query.text.strip()) and (defaults.lexical if words is None else words)
     with clock.stage("recall"):
         candidates = by_vector(
             parts, vector, recall, condition, group=group, group_duplicates=group_duplicates
         )
-        if query.text.strip() and (defaults.lexical if words is None else words):
+        if searched_words:
             try:
                 candidates = add_words(
                     parts,
@@ -135,6 +133,7 @@ def search(
             except (StoreError, CatalogError) as error:
                 # It may be read-only or damaged; the vectors answer alone.
                 logger.debug("word search failed", exc_info=True)
+                searched_words = False
                 warnings.append(f"words were not searched, only vectors: {error}")
     scores: list[PairScore | None] = [None] * len(candidates)
     cached = score_cache.CacheUse()
@@ -159,20 +158,22 @@ def search(
             logger.debug("second pass failed", exc_info=True)
             reason = str(error) if isinstance(error, SecondGlanceError) else repr(error)
             warnings.append(f"the second pass failed, results are in recall order: {reason}")
-    no_match = second_pass.no_match(
-        [score.score if score else None for score in scores], floor=defaults.rerank_floor
+    found_order = ordering.order(
+        parts,
+        query,
+        candidates,
+        scores,
+        words=searched_words,
+        min_score=defaults.min_score if min_score is None else min_score,
     )
-    warnings += [no_match] if no_match else []
-    weight = defaults.rerank_weight
-    hits = _order(candidates, scores, rerank_weight=weight, trusted=no_match is None)
-    if min_score is not None:
-        hits = [hit for hit in hits if hit.score >= min_score]
+    warnings += found_order.warnings
     return SearchResult(
         query=query,
-        hits=tuple(hits[:k]),
+        hits=tuple(found_order.hits[:k]),
         timings_ms=clock.timings_ms(),
         warnings=tuple(warnings),
         rerank_cache_hits=cached.hits,
+        message=found_order.message,
     )
 
 
@@ -193,59 +194,3 @@ def _check(query: Query, k: int, recall: int) -> None:
 def _condition(filter: str | Filter | None, kind: Kind | None) -> Filter | None:
     condition = parse_filter(filter) if isinstance(filter, str) else filter
     return and_(condition, kind_is(kind) if kind is not None else None)
-
-
-def _order(
-    candidates: Sequence[Candidate],
-    scores: Sequence[PairScore | None],
-    *,
-    rerank_weight: float,
-    trusted: bool,
-) -> list[Hit]:
-    hits = [
-        _hit(candidate, score, recall_rank=rank, trusted=trusted)
-        for rank, (candidate, score) in enumerate(zip(candidates, scores, strict=True), start=1)
-    ]
-    if any(scores):
-        fused = fuse(
-            [hit.score for hit in hits],
-            [hit.rerank_score if trusted else None for hit in hits],
-            rerank_weight=rerank_weight,
-        )
-        hits = [
-            dataclasses.replace(hit, score=score) for hit, score in zip(hits, fused, strict=True)
-        ]
-        reached = {hit.id for hit, score in zip(hits, scores, strict=True) if score is not None}
-        hits.sort(key=lambda hit: (hit.id not in reached, -hit.score, hit.recall_rank))
-    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
-
-
-def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int, trusted: bool) -> Hit:
-    match, payload = candidate.match, candidate.match.payload
-    moments = candidate.moments
-    if trusted:  # by the second pass; those it did not look at follow in recall order
-        moments = tuple(
-            sorted(moments, key=lambda m: 0.0 if m.rerank_score is None else -1 - m.rerank_score)
-        )
-    best = moments[0] if moments else None
-    return Hit(
-        rank=recall_rank,
-        id=best.id if best else match.id,
-        path=candidate.paths[0],
-        kind=payload["kind"],  # type: ignore[arg-type]
-        score=match.score if candidate.fused_score is None else candidate.fused_score,
-        recall_score=match.score,
-        recall_rank=recall_rank,
-        start_s=best.start_s if best else None,
-        end_s=best.end_s if best else None,
-        keyframe_s=best.keyframe_s if best else None,
-        lexical_score=candidate.lexical_score,
-        rerank_score=score.score if score else None,
-        error=score.error if score else None,
-        text=str(payload.get("text", "")),
-        moments=moments,
-        copies=candidate.paths[1:],
-        near_duplicates=candidate.near_duplicates,
-        absent=candidate.absent,
-        metadata=hit_metadata(payload),
-    )

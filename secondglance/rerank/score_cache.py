@@ -203,10 +203,19 @@ class CachedReranker:
         reranker: Scores the rest, in one call.
         cache: Where scores are looked for and kept.
         fingerprint: Of all that is the same in every pair: the model, its settings and limits.
+        weights: Hash of the checkpoint alone.
     """
 
-    def __init__(self, reranker: Reranker, cache: ScoreCache, *, fingerprint: str) -> None:
+    def __init__(
+        self,
+        reranker: Reranker,
+        cache: ScoreCache,
+        *,
+        fingerprint: str,
+        weights: str | None = None,
+    ) -> None:
         self.inner = reranker
+        self.weights = weights
         self._cache = cache
         self._fingerprint = fingerprint
 
