@@ -289,8 +289,8 @@ def _line(model: FittedModel) -> str:
         f"{model.name}: nDCG@10 {orders} ({found.gain:+.3f} +- {found.gain_error:.3f}){kept}; "
         f"log loss {found.log_loss:.4f} (base {found.base_log_loss:.4f}), Brier "
         f"{found.brier:.4f}, calibration error {found.calibration_error:.4f}; best candidate at "
-        f"0.5 or more for {found.matched:.0%} of {found.answered} queries, {found.false_matches:.0%} "
-        "with the relevant ones taken away"
+        f"0.5 or more for {found.matched:.0%} of {found.answered} queries, "
+        f"{found.false_matches:.0%} with the relevant ones taken away"
     )
 
 
