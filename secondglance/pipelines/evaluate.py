@@ -168,7 +168,8 @@ def _baseline(name: str | None, systems: Sequence[System]) -> str:
         return "clip" if "clip" in names else names[0]
     if name not in names:
         raise InputError(
-            f"the baseline {name!r} is none of the systems", remedy=f"name one of {', '.join(names)}"
+            f"the baseline {name!r} is none of the systems",
+            remedy=f"name one of {', '.join(names)}",
         )
     return name
 
@@ -213,9 +214,9 @@ def _leaks(parts: Parts, run: Run, documents: Documents) -> list[str]:
     stored = fitting.load_fit(parts) if uses and parts.settings.search.fitted else None
     if stored is not None:
         warnings.append(
-            f"fusion uses the fit of {stored.created[:10]}, from {stored.queries} queries: if these "
-            "are among them, it knows their answers; its figures on held-out queries are those of "
-            "evaluate --fit"
+            f"fusion uses the fit of {stored.created[:10]}, from {stored.queries} queries: if "
+            "these are among them, it knows their answers; evaluate --fit gives its figures on "
+            "queries it was not fitted on"
         )
     return warnings
 

@@ -78,9 +78,7 @@ class Tally:
 
 def timing(values_ms: Sequence[float]) -> Timing:
     """Median and 95th percentile of milliseconds; at least one."""
-    return Timing(
-        median_ms=float(np.median(values_ms)), p95_ms=float(np.percentile(values_ms, 95))
-    )
+    return Timing(median_ms=float(np.median(values_ms)), p95_ms=float(np.percentile(values_ms, 95)))
 
 
 def peak_memory_mb() -> float | None:
@@ -98,9 +96,8 @@ def peak_gpu_mb() -> float | None:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None
-    return sum(torch.cuda.max_memory_allocated(d) for d in range(torch.cuda.device_count())) / (
-        1 << 20
-    )
+    devices = range(torch.cuda.device_count())
+    return float(sum(torch.cuda.max_memory_allocated(each) for each in devices)) / (1 << 20)
 
 
 def forget_gpu_peak() -> None:
@@ -113,7 +110,9 @@ def forget_gpu_peak() -> None:
 
 def cut(looked: Looked, depth: int) -> SecondPass:
     """The second pass had it seen the first `depth` candidates only."""
-    return SecondPass(candidates=looked.found.candidates[:depth], scores=looked.found.scores[:depth])
+    return SecondPass(
+        candidates=looked.found.candidates[:depth], scores=looked.found.scores[:depth]
+    )
 
 
 def cut_ms(looked: Looked, depth: int) -> float | None:

@@ -35,9 +35,7 @@ class Measured:
     queries: Mapping[str, EvaluationQuery]
     measures: tuple[str, ...]
 
-    def values(
-        self, rankings: Mapping[str, Sequence[Ranked]]
-    ) -> dict[str, dict[str, float]]:
+    def values(self, rankings: Mapping[str, Sequence[Ranked]]) -> dict[str, dict[str, float]]:
         """By measure and query id; a query of `rankings` has its value, others are left out."""
         judged = {name: self.qrels[name] for name in rankings}
         return metrics.compute(self.measures, judged, _run(rankings))
@@ -66,9 +64,7 @@ def _run(rankings: Mapping[str, Sequence[Ranked]]) -> dict[str, dict[str, float]
     }
 
 
-def curves_of(
-    run: Run, system: System, measured: Measured, depths: Sequence[int]
-) -> list[Curve]:
+def curves_of(run: Run, system: System, measured: Measured, depths: Sequence[int]) -> list[Curve]:
     """Quality of a reranking system against candidates, and against time where it was run so.
 
     Against candidates the same scores are used: a pass over fewer candidates knows nothing of the

@@ -68,7 +68,9 @@ class Documents:
         Raises:
             InputError: No query has judgments, or no judged document is in the library.
         """
-        self._resolver = self._knowing({document for grades in qrels.values() for document in grades})
+        self._resolver = self._knowing(
+            {document for grades in qrels.values() for document in grades}
+        )
         kept, judged, warnings = matched(queries, qrels, self._resolver, unknown=unknown)
         return {query.id: query for query in kept}, judged, warnings
 
@@ -90,4 +92,3 @@ class Documents:
             (name, *self._aliases[content], *records.get(content, ()))
             for content, name in self._names.items()
         )
-

@@ -83,9 +83,7 @@ def find(
     with found.stage("embed"):
         vector = embed_query(parts, query)
     with found.stage("recall"):
-        found.by_vector = by_vector(
-            parts, vector, depth, None, group=True, group_duplicates=False
-        )
+        found.by_vector = by_vector(parts, vector, depth, None, group=True, group_duplicates=False)
     found.fused = found.by_vector
     found.candidates = found.by_vector[:recall]
     if words and query.text.strip():

@@ -17,6 +17,9 @@ from secondglance.rerank.base import Reranker
 from secondglance.rerank.score_cache import FILE_NAME, CachedReranker, ScoreCache
 from secondglance.types import Content, PairScore, Query
 
+OF_THE_MODEL = ("rerank_weight", "rerank_floor")
+"""Settings of a search that a preset gives for its reranker."""
+
 Key: TypeAlias = tuple[Content, Content]
 
 
@@ -144,7 +147,9 @@ class Judge:
             RerankError: The second pass as a whole failed.
         """
         if not candidates:
-            return Looked(found=SecondPass(candidates=[], scores=[]), spent_ms=(), pairs=0, pairs_ms=0)
+            return Looked(
+                found=SecondPass(candidates=[], scores=[]), spent_ms=(), pairs=0, pairs_ms=0
+            )
         ledger, outer = self._ledger, self._outer
         ledger.asked = set()
         if isinstance(outer, CachedReranker):
@@ -232,10 +237,10 @@ def settings_of(parts: Parts, model: str) -> tuple[RerankSettings, SearchSetting
         chosen = {"model": model, "revision": None, "sha256": None, "backend": "qwen3vl"}
         return own.model_copy(update=chosen), search
     preset = read_preset(model)
-    used = {k: v for k, v in preset.get("search", {}).items() if k in ("rerank_weight", "rerank_floor")}
+    standard = {name: SearchSettings.model_fields[name].default for name in OF_THE_MODEL}
+    named = {k: v for k, v in preset.get("search", {}).items() if k in OF_THE_MODEL}
     try:
         rerank = RerankSettings(**{**machine, **preset.get("rerank", {})})
     except ValueError as error:
         raise ConfigError(f"the preset {model} cannot be used: {error}") from error
-    standard = {k: SearchSettings.model_fields[k].default for k in ("rerank_weight", "rerank_floor")}
-    return rerank, search.model_copy(update={**standard, **used})
+    return rerank, search.model_copy(update={**standard, **named})

@@ -17,7 +17,7 @@ from secondglance.pipelines.build import Parts
 from secondglance.pipelines.evaluate_order import Orders, signals_of
 from secondglance.pipelines.evaluate_recall import Found, find, query_files
 from secondglance.pipelines.evaluate_rerank import Judge, Looked, opened
-from secondglance.pipelines.systems import System, replayed
+from secondglance.pipelines.systems import System, SystemName, replayed
 from secondglance.types import Payload
 
 
@@ -111,7 +111,7 @@ class Run:
             if words:
                 parts.words().sync(parts.store)
         payloads: dict[str, Payload] = {}
-        unreadable: list[str] = []
+        unreadable: dict[str, str] = {}
         for done, (name, asked) in enumerate(list(self.queries.items())):
             self.on_progress(Progress(stage="recall", done=done, total=len(self.queries)))
             away = [path for path in query_files(asked.query) if not path.is_file()]
@@ -120,24 +120,24 @@ class Run:
                     raise MediaError(f"there is no file {away[0]}")
                 self.found[name] = self._find(asked, words, payloads)
             except MediaError as error:
-                unreadable.append(f"{name} ({error.problem})")
-        for line in unreadable:
-            self.queries.pop(line.partition(" (")[0])
+                unreadable[name] = f"{name} ({error.problem})"
+        for name in unreadable:
+            self.queries.pop(name)
         if unreadable and not self.found:
-            raise InputError(f"none of the {len(unreadable)} queries can be read: {named(unreadable)}")
+            raise InputError(
+                f"none of the {len(unreadable)} queries can be read: {named(unreadable.values())}"
+            )
         if unreadable:
             self.warnings.append(
                 f"{len(unreadable)} queries were left out, for their file cannot be read: "
-                f"{named(unreadable)}"
+                f"{named(unreadable.values())}"
             )
         for system in self.systems:
             if system.base is not None and not system.reranks:
                 self._order(system)
         self._say_wordless()
 
-    def _find(
-        self, asked: EvaluationQuery, words: bool, payloads: dict[str, Payload]
-    ) -> Found:
+    def _find(self, asked: EvaluationQuery, words: bool, payloads: dict[str, Payload]) -> Found:
         if not self.needs_signals and all(system.base is None for system in self.systems):
             return Found(query=asked)  # replayed runs alone need no candidates
         return find(
@@ -201,9 +201,7 @@ class Run:
             self.settings[system.name] = judge.search
             self.models[system.name] = judge.name
         for done, (name, found) in enumerate(self.found.items()):
-            self.on_progress(
-                Progress(stage="rerank", what=model, done=done, total=len(self.found))
-            )
+            self.on_progress(Progress(stage="rerank", what=model, done=done, total=len(self.found)))
             judge.next_query()
             for system in systems:
                 candidates = self.orders.candidates(system, found)
@@ -299,10 +297,10 @@ class Run:
 
     def first_pass(self) -> dict[str, tuple[Ranked, ...]]:
         """Rankings of what the second passes choose from, or of the first system if none is run."""
-        bases = ("clip", "clip+bm25")
         reads = any(s.base == "fusion" for s in self.systems)
         reads = reads and self.parts.settings.search.lexical
-        system = System(bases[reads], bases[reads])
+        base: SystemName = "clip+bm25" if reads else "clip"
+        system = System(base, base)
         if not any(found.by_vector for found in self.found.values()):
             return self.rankings[self.systems[0].name]
         return {name: self.orders.ranking(system, found) for name, found in self.found.items()}
