@@ -80,7 +80,11 @@ def differences(evaluation: Evaluation, system: str, measure: str) -> dict[str, 
     """System minus baseline, by query, where both have a value."""
     before = evaluation.values.get(evaluation.baseline, {}).get(measure, {})
     after = evaluation.values.get(system, {}).get(measure, {})
-    return {id_: after[id_] - before[id_] for id_ in evaluation.queries if id_ in after & before.keys()}
+    return {
+        id_: after[id_] - before[id_]
+        for id_ in evaluation.queries
+        if id_ in after and id_ in before
+    }
 
 
 def largest(found: dict[str, float], count: int) -> tuple[list[str], list[str]]:
@@ -168,9 +172,7 @@ def _picture(ranked: Ranked, thumbnails: Thumbnails) -> str | None:
     path = Path(ranked.path)
     if ranked.kind == "video":
         return thumbnails.frame(path, ranked.keyframe_s or ranked.start_s or 0.0)
-    if ranked.kind == "image" or (
-        ranked.kind is None and path.suffix.lower() in PICTURE_SUFFIXES
-    ):
+    if ranked.kind == "image" or (ranked.kind is None and path.suffix.lower() in PICTURE_SUFFIXES):
         return thumbnails.picture(path)
     return None
 
@@ -178,7 +180,7 @@ def _picture(ranked: Ranked, thumbnails: Thumbnails) -> str | None:
 def _scores(ranked: Ranked) -> tuple[tuple[str, float], ...]:
     named = (
         ("score", ranked.score),
-        ("second pass", ranked.rerank_score),
+        ("rerank", ranked.rerank_score),
         ("cosine", ranked.recall_score),
         ("words", ranked.lexical_score),
     )

@@ -6,8 +6,8 @@ one picture serves light and dark pages, and text stays text.
 
 from __future__ import annotations
 
+import hashlib
 import io
-import itertools
 import math
 import re
 import warnings
@@ -20,15 +20,16 @@ from secondglance.evaluation.types import Cost, Curve, CurvePoint, Evaluation, I
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, SOFT, LINE, CARD = "#010101", "#020202", "#030303", "#040404"
+INK, SOFT, LINE = "#010101", "#020202", "#030303"
 UP, DOWN = "#050501", "#050502"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
-VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", CARD: "card", UP: "up", DOWN: "down"} | {
+VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", UP: "up", DOWN: "down"} | {
     colour: f"s{position}" for position, colour in enumerate(SERIES, start=1)
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH_IN, HEIGHT_IN = 5.4, 3.3
 FONT = 10.0
+STAGES = ("embed", "recall", "words", "rerank", "other")
 MAX_BARS = 400
 """Of the plot of per-query differences; more queries share one."""
 KNEE_SHARE = 0.95
@@ -112,8 +113,9 @@ def differences_svg(differences: Sequence[float], measure: str) -> str:
             axes.stairs(cut, edges, fill=True, color=colour, linewidth=0)
         axes.axhline(0, color=SOFT, linewidth=1)
         axes.set_xlim(0, len(ordered))
-        limit = max((abs(height) for height in heights), default=0.0) * 1.08 or 1.0
-        axes.set_ylim(-limit, limit)
+        low, high = min([0.0, *heights]), max([0.0, *heights])
+        room = 0.06 * (high - low) or 1.0
+        axes.set_ylim(low - room, high + room)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("queries, by difference")
         axes.set_ylabel(f"difference in {measure}")
@@ -123,7 +125,8 @@ def differences_svg(differences: Sequence[float], measure: str) -> str:
 
 def costs_svg(costs: Sequence[Cost]) -> str:
     """Median milliseconds a query of each system, stage by stage."""
-    names = list(dict.fromkeys(stage for cost in costs for stage in stages_of(cost)))
+    found = dict.fromkeys(stage for cost in costs for stage in stages_of(cost))
+    names = sorted(found, key=lambda name: STAGES.index(name) if name in STAGES else len(STAGES))
 
     def paint(axes: Axes) -> None:
         rows = list(range(len(costs)))
@@ -131,7 +134,7 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         for position, stage in enumerate(names):
             widths = [stages_of(cost).get(stage, 0.0) for cost in costs]
             axes.barh(
-                rows, widths, left=left, height=0.6, label=stage, edgecolor=CARD, linewidth=1,
+                rows, widths, left=left, height=0.6, label=stage, linewidth=0,
                 color=SERIES[position % len(SERIES)],
                 hatch="//" if position >= len(SERIES) else None,
             )  # fmt: skip
@@ -147,8 +150,8 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(len(names), 4) or 1,
-            frameon=False, handlelength=1.0, columnspacing=1.2, borderaxespad=0.2,
+            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(len(names), 5) or 1,
+            frameon=False, handlelength=1.0, columnspacing=1.0, handletextpad=0.5,
         )  # fmt: skip
 
     return _svg(paint, height_in=max(1.7, 1.1 + 0.42 * len(costs)))
@@ -218,17 +221,16 @@ def _svg(paint: Callable[[Axes], None], *, height_in: float = HEIGHT_IN) -> str:
     return _inline(buffer.getvalue())
 
 
-_plots = itertools.count(1)
-
-
 def _inline(svg: str) -> str:
     """An SVG file as an element of a page: no prolog, no fixed size, ids of its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
-    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
+    svg = re.sub(
+        r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg
+    )
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = svg.replace("xlink:href=", "href=")
-    prefix = f"p{next(_plots)}-"
+    prefix = f"p{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
     svg = re.sub(r'((?<= )id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
     for colour, name in VARIABLES.items():

@@ -243,4 +243,3 @@ def _pairs(
         wins, losses = (changes_of(evaluation, name, measure, x, thumbnails) for x in ids)
         pairs.append({"system": name, "wins": wins, "losses": losses})
     return pairs
-

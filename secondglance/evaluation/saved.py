@@ -26,17 +26,22 @@ _MEDIA = ("image", "video")
 def save(evaluation: Evaluation, path: Path) -> None:
     """Writes everything as JSON, without what has its default value.
 
-    A picture or video of a query that was given as a `Path` is `{"path": ...}`. Numbers that JSON
-    does not know are the strings `NaN`, `Infinity` and `-Infinity`.
+    The file is `{"format", "paths", "evaluation"}`. `paths` lists which pictures and videos of
+    queries were given as `Path`, not as text. Numbers that JSON does not know are the strings
+    `NaN`, `Infinity` and `-Infinity`.
     """
-    [content] = _adapter().dump_python([evaluation], mode="json", exclude_defaults=True)
-    for id_, query in evaluation.queries.items():
-        for name in _MEDIA:
-            value = getattr(query.query, name)
-            if isinstance(value, Path):
-                content["queries"][id_]["query"][name] = {"path": str(value)}
-    with path.open("w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, **content}, file, ensure_ascii=False, separators=(",", ":"))
+    paths = [
+        (id_, name)
+        for id_, query in evaluation.queries.items()
+        for name in _MEDIA
+        if isinstance(getattr(query.query, name), Path)
+    ]
+    head = json.dumps({"format": FORMAT, "paths": paths}, ensure_ascii=False)
+    body = _adapter().dump_json([evaluation], exclude_defaults=True)[1:-1]
+    with path.open("wb") as file:
+        file.write(head[:-1].encode() + b', "evaluation": ')
+        file.write(body)
+        file.write(b"}\n")
 
 
 def load(path: Path) -> Evaluation:
@@ -56,17 +61,16 @@ def load(path: Path) -> Evaluation:
         raise InputError(f"{path} is not JSON: {error}", remedy=remedy) from None
     if not isinstance(content, dict) or "format" not in content:
         raise InputError(f"{path} is no saved evaluation", remedy=remedy)
-    if content.pop("format") != FORMAT:
+    if content["format"] != FORMAT:
         raise InputError(
             f"{path} was written by another version of secondglance",
             remedy="evaluate again, or read it with that version",
         )
     try:
-        for row in content["queries"].values():
-            for name in _MEDIA:
-                if isinstance(row["query"].get(name), dict):
-                    row["query"][name] = Path(row["query"][name]["path"])
-        return _adapter().validate_python([content])[0]
+        for id_, name in content["paths"]:
+            query = content["evaluation"]["queries"][id_]["query"]
+            query[name] = Path(query[name])
+        return _adapter().validate_python([content["evaluation"]])[0]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -93,7 +97,9 @@ def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
     )  # fmt: skip
     return [
         _write_csv(
-            folder / "summary.csv", summary, ([_flat(s)[n] for n in summary] for s in evaluation.summaries)
+            folder / "summary.csv",
+            summary,
+            ([_flat(s)[n] for n in summary] for s in evaluation.summaries),
         ),
         _write_csv(
             folder / "differences.csv",
@@ -102,7 +108,16 @@ def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
         ),
         _write_csv(
             folder / "per_query.csv",
-            ("query", "text", "kind", "language", "length", "relevant", "system", *evaluation.measures),
+            (
+                "query",
+                "text",
+                "kind",
+                "language",
+                "length",
+                "relevant",
+                "system",
+                *evaluation.measures,
+            ),
             _per_query(evaluation),
         ),
     ]

@@ -45,9 +45,7 @@ def difference_of(
     """One difference to the baseline; None if there is none."""
     wanted = (system, evaluation.baseline, measure, group)
     found = (
-        d
-        for d in evaluation.differences
-        if (d.system, d.baseline, d.measure, d.group) == wanted
+        d for d in evaluation.differences if (d.system, d.baseline, d.measure, d.group) == wanted
     )
     return next(found, None)
 
@@ -141,10 +139,9 @@ def _finding(
     on: str, baseline: str, name: str, before: Summary, after: Summary, difference: Difference
 ) -> str:
     value, measure = difference.value, difference.measure
-    close = min(abs(x) for x in (value.mean, value.low, value.high) if not x == 0) if any(
-        (value.mean, value.low, value.high)
-    ) else 1.0
-    digits = 2 if close >= 0.01 or not math.isfinite(close) else 3
+    # Two digits, but not where a bound or the difference itself would all but vanish.
+    near = min((abs(x) for x in (value.mean, value.low, value.high) if x), default=1.0)
+    digits = 3 if near < 0.01 else 2
     old, new = (number(s.value.mean, digits=digits) for s in (before, after))
     change = f"{signed(value.mean, digits=digits)}, {_interval(value, digits=digits)}"
     who = f"the second pass ({name})" if looks_twice(name) else name
@@ -160,7 +157,9 @@ def _finding(
 
 
 def _interval(value: Interval, *, digits: int) -> str:
-    return f"95 % interval {number(value.low, digits=digits)} to {number(value.high, digits=digits)}"
+    return (
+        f"95 % interval {number(value.low, digits=digits)} to {number(value.high, digits=digits)}"
+    )
 
 
 def _duration(evaluation: Evaluation, name: str) -> str:
@@ -171,7 +170,7 @@ def _duration(evaluation: Evaluation, name: str) -> str:
     base = cost_of(evaluation, evaluation.baseline)
     if base is None or "total" not in base.stages:
         return f"; it takes {taken} a query (median)."
-    return f"; it takes {taken} a query (median), not {_total(base)}."
+    return f"; it takes {taken} a query (median) instead of {_total(base)}."
 
 
 def _total(cost: Cost) -> str:
@@ -185,7 +184,9 @@ def _caution(difference: Difference) -> list[str]:
     outside = value.low > 0 or value.high < 0
     if outside and not is_significant(difference):
         chance = number(difference.p_adjusted, digits=2)
-        return [f"The test, adjusted for several comparisons, does not rule out chance (p {chance})."]
+        return [
+            f"The test, adjusted for several comparisons, does not rule out chance (p {chance})."
+        ]
     return []
 
 
