@@ -183,6 +183,16 @@ class SearchSettings(_Section):
         le=1,
         description="probability that one candidate must reach, or recall's order stays",
     )
+    fitted: bool = Field(
+        default=True,
+        description="use what evaluate --fit learned from judgments, if it is for these models",
+    )
+    min_score: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="leave out results below: a probability where there is a fit, else the score",
+    )
     group_duplicates: bool = Field(
         default=True, description="one result for pictures that look nearly the same"
     )

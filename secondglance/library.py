@@ -19,6 +19,7 @@ from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
+from secondglance.pipelines import fitting
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
@@ -29,6 +30,10 @@ from secondglance.pipelines.removal import Confirm
 from secondglance.types import IndexReport, Kind, Query, SearchResult
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
+    from secondglance.pipelines.evaluate_run import EvaluateOptions
     from secondglance.retrieve.filters import Filter
 
 STAMP_FILE = "library.json"
@@ -241,6 +246,18 @@ class Library:
             words=words,
         )
 
+    def evaluate(
+        self, queries: Sequence[EvaluationQuery], qrels: Qrels, **options: Unpack[EvaluateOptions]
+    ) -> Evaluation:
+        """Compares systems on judged queries; see `pipelines.evaluate.evaluate`.
+
+        Raises:
+            InputError: Queries, judgments or an option cannot be used.
+        """
+        from secondglance.pipelines.evaluate import evaluate
+
+        return evaluate(self._parts, queries, qrels, **options)
+
     def load(self) -> None:
         """Loads both models now, so that the first search does not wait for them.
 
@@ -295,6 +312,7 @@ class Library:
             "index": store.capabilities.index if store else None,
             "vectors": store.count() if store else 0,
             "counts": catalog.counts(),
+            "fit": fitting.describe_fit(self._parts),
             "roots": [
                 {"path": root, "present": away is None, "absence": away, "files": files}
                 for root, files in catalog.roots().items()

@@ -215,7 +215,8 @@ class Hit:
         start_s: Start of the best moment of a video.
         end_s: End of the best moment of a video.
         keyframe_s: Time of the frame that matched.
-        score: What the results are ordered by; higher is better.
+        score: What the results are ordered by; higher is better. Where the library has a fit, the
+            probability that the hit is relevant.
         recall_score: Cosine of the first pass.
         recall_rank: Rank in the first pass, from 1; by vector and words together.
         lexical_score: BM25 of the query's words in captions, texts and names; None where none
@@ -262,6 +263,8 @@ class SearchResult:
         timings_ms: Milliseconds of each stage, and `total`.
         warnings: For the user, one line each.
         rerank_cache_hits: Scores of the second pass that were known from earlier searches.
+        message: That nothing in the library matches, with the best probability, if a fit and a
+            lowest score leave no hit; else empty.
     """
 
     query: Query
@@ -269,6 +272,7 @@ class SearchResult:
     timings_ms: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     rerank_cache_hits: int = 0
+    message: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form of the command line and the HTTP interface."""
@@ -279,6 +283,7 @@ class SearchResult:
             "timings_ms": dict(self.timings_ms),
             "rerank_cache_hits": self.rerank_cache_hits,
             "warnings": list(self.warnings),
+            "message": self.message,
         }
 
 

@@ -42,7 +42,12 @@ def search(
     budget_ms: Annotated[
         float | None, typer.Option(help="Time for the second pass, in milliseconds.", min=0)
     ] = None,
-    min_score: Annotated[float | None, typer.Option(help="Leave out results below.")] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out results below: a probability if evaluate --fit was run, else the score."
+        ),
+    ] = None,
     moments: Annotated[
         bool, typer.Option("--moments", help="Every stretch of a video is a result of its own.")
     ] = False,
@@ -87,8 +92,13 @@ def search(
             words=words,
         )
     warn(result.warnings)
+    if result.message and (chosen == "csv" or out is not None):
+        stderr().print(result.message, markup=False, highlight=False, soft_wrap=True)
     if chosen == "table" and out is None:
-        stdout().print(render.table(result))
+        if result.message:
+            stdout().print(result.message, markup=False, highlight=False, soft_wrap=True)
+        else:
+            stdout().print(render.table(result))
         stdout().print(f"[dim]{render.timings(result)}[/]", highlight=False, soft_wrap=True)
     elif chosen == "table":
         write(render.plain_table(result), out)

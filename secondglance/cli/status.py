@@ -68,6 +68,7 @@ def _show(found: dict[str, Any]) -> None:
         ("store", f"{found['store']}, {found['index'] or 'empty'}, {found['vectors']} vectors"),
         ("files", f"{files}; {failed} failed"),
         ("segments", str(records)),
+        *([("fit", _fit(found["fit"]))] if found["fit"] else []),
     ):
         table.add_row(f"[bold]{name}[/]", escape(str(value)))
     for root in found["roots"]:
@@ -81,6 +82,20 @@ def _show(found: dict[str, Any]) -> None:
         stdout().print(f"[yellow]failed:[/] {escape(failure['path'])}: {escape(failure['reason'])}")
     if len(found["failures"]) > SHOWN_FAILURES:
         stdout().print(f"... and {len(found['failures']) - SHOWN_FAILURES} more; see --json")
+
+
+def _fit(fit: dict[str, Any]) -> str:
+    """What was learned from judgments, in one line."""
+    if "created" not in fit:
+        return f"not used: {fit['problem']}"
+    best = fit["models"][-1]
+    line = (
+        f"from {fit['queries']} queries and {fit['judgments']} judgments, "
+        f"{fit['created'][:10]}; nDCG@10 {best['ndcg']['fixed']:.3f} without, "
+        f"{best['ndcg']['fitted']:.3f} with ({best['name']}); calibration error "
+        f"{fit['calibration_error']:.3f}"
+    )
+    return line if fit["used"] else f"not used: {fit['problem']}; {line}"
 
 
 def _show_verification(checked: Verification) -> None:

@@ -312,7 +312,7 @@ def open_cached_reranker(settings: RerankSettings, cache: ScoreCache) -> Reranke
     chosen = settings.model_dump(mode="json", exclude=ALIKE_FOR_SCORES)
     # What "auto" came to.
     chosen |= {"dtype": str(reranker.model.dtype), "device": reranker.device.type}
-    return CachedReranker(reranker, cache, fingerprint=fingerprint(before, chosen))
+    return CachedReranker(reranker, cache, fingerprint=fingerprint(before, chosen), weights=before)
 
 
 def clip_folder(model: str) -> str:

@@ -45,6 +45,7 @@ def contact_sheet(result: SearchResult) -> str:
         query_picture=_query_picture(result.query),
         timings=render.timings(result),
         warnings=[_shown(warning) for warning in result.warnings],
+        message=_shown(result.message),
         cards=[_card(hit) for hit in result.hits],
     )
 

@@ -108,7 +108,10 @@ def plain_table(result: SearchResult) -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=160)
-    console.print(table(result))
+    if result.message:
+        console.print(f"{describe(result)}\n{result.message}", markup=False, highlight=False)
+    else:
+        console.print(table(result))
     console.print(timings(result))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 

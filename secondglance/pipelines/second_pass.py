@@ -106,12 +106,12 @@ def rerank(
     if query.not_text.strip():
         reranker = _ButNot(reranker, Content(texts=(query.not_text,)))
     looker = _Looker(reranker, wanted, query.instruction, budget_ms)
-    scores = looker.look([_document(candidate) for candidate in candidates])
+    scores = looker.look([document(candidate) for candidate in candidates])
     warnings = list(looker.warnings)
     seen = [{0: score} for score in scores]
     further = _further(candidates, scores, moments, rerank_weight)
     if further and not warnings:
-        found = looker.look([_document(candidates[c], moment) for c, moment in further])
+        found = looker.look([document(candidates[c], moment) for c, moment in further])
         for (place, moment), score in zip(further, found, strict=True):
             seen[place][moment] = score
         if looker.warnings:
@@ -251,7 +251,7 @@ def _but_not(wanted: PairScore, unwanted: PairScore) -> PairScore:
     return PairScore(score=score, reduced=min(shares, default=None))
 
 
-def _document(candidate: Candidate, moment: int = 0) -> Content:
+def document(candidate: Candidate, moment: int = 0) -> Content:
     """What the second pass reads: of a video the clip of one of its moments."""
     payload = candidate.match.payload
     path = Path(next((p for p in candidate.paths if Path(p).exists()), candidate.paths[0]))

@@ -65,15 +65,15 @@ def add_words(
         return list(candidates)
     found: dict[str, Candidate] = {}
     for candidate in candidates:
-        found.setdefault(_document_of(candidate), candidate)
+        found.setdefault(document_of(candidate), candidate)
     added: list[Candidate] = []
     full, filtered = len(candidates) >= wanted, condition is not None
     for chunk in _chunks(_hopeful(hits, found, wanted, full=full, filtered=filtered), wanted):
-        added += grouped(_resolve(parts, chunk, vector, condition))
+        added += grouped(resolve(parts, chunk, vector, condition))
         if len(added) >= wanted:
             break
     for candidate in added:
-        found.setdefault(_document_of(candidate), candidate)
+        found.setdefault(document_of(candidate), candidate)
     if condition is not None:
         hits = [hit for hit in hits if _document(hit) in found]
     return _fused([*candidates, *added], len(candidates), found, hits)[:wanted]
@@ -88,7 +88,8 @@ def _document(hit: WordMatch) -> str:
     return hit.record if hit.kind == "text" else hit.content
 
 
-def _document_of(candidate: Candidate) -> str:
+def document_of(candidate: Candidate) -> str:
+    """What the word index calls a candidate: a passage's record, or else the content."""
     match = candidate.match
     return match.id if match.payload["kind"] == "text" else str(match.payload["item"])
 
@@ -126,7 +127,7 @@ def _chunks(hits: Sequence[WordMatch], wanted: int) -> Iterator[Sequence[WordMat
         start, end = end, end + 4 * (end - start)
 
 
-def _resolve(
+def resolve(
     parts: Parts, hits: Sequence[WordMatch], vector: Vector, condition: Filter | None
 ) -> list[Match]:
     """The records of hits that meet the condition, with their cosines, best first."""

@@ -203,10 +203,19 @@ class CachedReranker:
         reranker: Scores the rest, in one call.
         cache: Where scores are looked for and kept.
         fingerprint: Of all that is the same in every pair: the model, its settings and limits.
+        weights: Hash of the checkpoint alone.
     """
 
-    def __init__(self, reranker: Reranker, cache: ScoreCache, *, fingerprint: str) -> None:
+    def __init__(
+        self,
+        reranker: Reranker,
+        cache: ScoreCache,
+        *,
+        fingerprint: str,
+        weights: str | None = None,
+    ) -> None:
         self.inner = reranker
+        self.weights = weights
         self._cache = cache
         self._fingerprint = fingerprint
 
@@ -227,6 +236,10 @@ class CachedReranker:
         # Its scores are others: they are kept, and looked for, apart.
         own = fingerprint(self._fingerprint, {"coarse_share": share})
         return CachedReranker(view, self._cache, fingerprint=own)
+
+    def around(self, view: Callable[[Reranker], Reranker]) -> CachedReranker:
+        """The same cache before a view of the reranker that scores alike, such as a meter."""
+        return CachedReranker(view(self.inner), self._cache, fingerprint=self._fingerprint)
 
     def score(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from secondglance.errors import InputError, MediaError, RerankError, SecondGlanceError
 from secondglance.library import Library
-from secondglance.pipelines.search import embed_query
+from secondglance.pipelines.first_pass import embed_query
 from secondglance.types import Content, PairScore, Query, SearchResult
 from tests.libraries import Open
 from tests.media import picture, write_clip, write_pictures
