@@ -12,6 +12,7 @@ from secondglance.cli import (
     doctor,
     duplicates,
     index,
+    judge,
     models,
     rerank,
     scenes,
@@ -62,3 +63,7 @@ app.command(epilog="Example: secondglance duplicates --library ~/media.library")
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)
+app.command(
+    epilog="Example: secondglance judge --library ~/media.library --queries queries.jsonl "
+    "--out judged.qrels"
+)(judge.judge)
