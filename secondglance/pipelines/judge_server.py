@@ -195,7 +195,7 @@ def _app(judging: Judging, token: str, next_command: str) -> FastAPI:
         }
 
     @app.get("/")
-    def index() -> HTMLResponse:
+    def index() -> Any:
         return HTMLResponse(page)
 
     @app.get("/state")
@@ -226,7 +226,7 @@ def _app(judging: Judging, token: str, next_command: str) -> FastAPI:
         return state(judging.skipped_again())
 
     @app.get("/pictures/{name}")
-    def get_picture(name: str) -> Response:
+    def get_picture(name: str) -> Any:
         found = media.pictures.get(name)
         if found is None:
             return JSONResponse({"problem": "there is no such picture"}, status_code=404)
@@ -236,7 +236,7 @@ def _app(judging: Judging, token: str, next_command: str) -> FastAPI:
             return JSONResponse({"problem": str(error)}, status_code=404)
 
     @app.get("/films/{name}")
-    def get_film(name: str) -> Response:
+    def get_film(name: str) -> Any:
         path = media.films.get(name)
         if path is None or not path.is_file():
             return JSONResponse({"problem": "there is no such film"}, status_code=404)
