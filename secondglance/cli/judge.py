@@ -72,41 +72,43 @@ def judge(
         return
     if files:
         raise typer.BadParameter("files go with --combine only", param_hint="FILES")
-    for name, given in (("--library", library), ("--queries", queries)):
+    for option, given in (("--library", library), ("--queries", queries)):
         if given is None:
-            raise typer.BadParameter("is needed to judge", param_hint=name)
+            raise typer.BadParameter("is needed to judge", param_hint=option)
     assert library is not None
     assert queries is not None
 
     from secondglance.evaluation.judgment_log import JudgmentLog
+    from secondglance.evaluation.queries import read_queries
     from secondglance.library import Library
-    from secondglance.pipelines import judge_queries, judging
+    from secondglance.pipelines import judging
 
     chosen = [name.strip() for name in systems.split(",") if name.strip()]
-    places = judging.places(out, annotator=annotator or judging.login_name())
-    asked, warnings = judge_queries.load_queries(queries)
+    name = annotator if annotator is not None else judging.login_name()
+    places = judging.places(out, annotator=name)
+    asked, warnings = read_queries(queries)
     warn(warnings)
     report = places.qrels.parent / "report"
     command = f"secondglance evaluate --library {_q(library)} --queries {_q(queries)} "
     command += f"--qrels {_q(places.qrels)} --out {_q(report)}"
     settings = overrides(set_ or ())
-    with Library.open(library, config=config, create=False, settings=settings) as open_:
-        log = JudgmentLog(places.log, annotator=annotator or judging.login_name())
-        try:
-            pool = _pool(open_, asked, chosen, depth)
-            state = judging.Judging(pool, log, qrels=places.qrels, gone=open_.unknown_documents)
-            warn(state.warnings)
-            open_.unload()
-            if terminal:
-                from secondglance.cli.judge_terminal import judge_in_terminal, key_reader
+    log = JudgmentLog(places.log, annotator=name)
+    try:
+        with Library.open(library, config=config, create=False, settings=settings) as opened:
+            pool = _pool(opened, asked, chosen, depth)
+            state = judging.Judging(pool, log, qrels=places.qrels, gone=opened.unknown_documents)
+        # Closed while the annotator works: models and database need not wait for people.
+        warn(state.warnings)
+        if terminal:
+            from secondglance.cli.judge_terminal import judge_in_terminal, key_reader
 
-                with suppress(KeyboardInterrupt), key_reader() as read_key:
-                    judge_in_terminal(state, read_key, stderr())
-            else:
-                _serve(state, host=host, port=port, open_it=not no_open, command=command)
-            _close(state, command, as_json=as_json)
-        finally:
-            log.close()
+            with suppress(KeyboardInterrupt), key_reader() as read_key:
+                judge_in_terminal(state, read_key, stderr())
+        else:
+            _serve(state, host=host, port=port, open_it=not no_open, command=command)
+        _close(state, command, as_json=as_json)
+    finally:
+        log.close()
 
 
 def _q(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from secondglance.pipelines.judging import Judging, Progress, Task
 
 ARROWS = {"\x1b[D": "p", "\x1b[C": "n", "\x1bOD": "p", "\x1bOC": "n"}
+ESCAPE_S = 0.05
 LONGEST_PASSAGE = 4000
 """Characters of a passage that fit on a screen or two."""
 
@@ -33,10 +35,17 @@ def key_reader() -> Iterator[Callable[[], str]]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        # An arrow comes as several bytes at once.
-        yield lambda: os.read(descriptor, 8).decode("utf-8", "ignore")
+        yield lambda: _key(descriptor)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _key(descriptor: int) -> str:
+    key = os.read(descriptor, 1)
+    # An arrow is an escape with two more bytes, all at once.
+    if key == b"\x1b" and select.select([descriptor], [], [], ESCAPE_S)[0]:
+        key += os.read(descriptor, 2)
+    return key.decode("utf-8", "replace")
 
 
 def _line(line: str) -> str:
@@ -65,7 +74,6 @@ def judge_in_terminal(state: Judging, read_key: Callable[[], str], console: Cons
             shown_query = _show(state.tasks[number], shown_query, state, console)
         while True:
             keys = read_key()
-            # Keys that were pressed together are answers to what is shown one after the other.
             key = ARROWS.get(keys, keys[:1].lower())
             if key in ("", "q", "\x04"):
                 return

@@ -128,7 +128,8 @@ def pool(
                     rerank=system in RERANKED,
                     group_duplicates=False,
                 )
-                said.update(result.warnings)
+                # What stands in brackets differs from query to query.
+                said.update({warning.split(" (")[0] for warning in result.warnings})
                 for hit in result.hits:
                     found.setdefault(names.content(hit), []).append(hit)
         except InputError as error:
@@ -148,7 +149,7 @@ def pool(
         else:
             empty.append(asked.id)
     on_progress(len(queries), len(queries))
-    warnings = [f"{message} ({count} searches)" for message, count in said.items()]
+    warnings = [f"{message} ({count} times)" for message, count in said.items()]
     if unusable:
         some = "; ".join(f"{id_}: {why}" for id_, why in unusable[:NAMED])
         warnings.append(f"{len(unusable)} queries cannot be asked and are left out: {some}")

@@ -183,6 +183,7 @@ def _app(judging: Judging, token: str, next_command: str) -> FastAPI:
             judging.write()
         return {
             "total": progress.total,
+            "queries": judging.tasks[-1].query_number + 1,
             "graded": progress.graded,
             "broken": progress.broken,
             "skipped": progress.skipped,

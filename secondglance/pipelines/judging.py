@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from secondglance.errors import InputError
 from secondglance.evaluation.agreement import Agreement, Combined, Unit
 from secondglance.evaluation.judgment_log import Judgment, JudgmentLog, check_annotator
-from secondglance.evaluation.trec import write_qrels
+from secondglance.evaluation.judgments import write_qrels
 from secondglance.evaluation.types import EvaluationQuery
 from secondglance.pipelines.judge import NAMED, Pool, PooledDocument, PooledQuery
 from secondglance.types import Query
