@@ -15,15 +15,18 @@ from filelock import FileLock, Timeout
 
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
 from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
+from secondglance.evaluation.types import EvaluationQuery
 from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
 from secondglance.pipelines import fitting
 from secondglance.pipelines import index as index_pipeline
+from secondglance.pipelines import judge as judge_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts
+from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.removal import Confirm
@@ -287,6 +290,27 @@ class Library:
             threshold=SAME_SHARE if threshold is None else threshold,
             on_progress=on_progress,
         )
+
+    def pool(
+        self,
+        queries: Sequence[EvaluationQuery],
+        *,
+        systems: Sequence[PoolSystem] = POOL_SYSTEMS,
+        depth: int = 10,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Pool:
+        """Collects what is to be judged: top results of systems; see `pipelines.judge.pool`.
+
+        Raises:
+            InputError: A system or the depth is not allowed, or there is nothing to judge.
+        """
+        return judge_pipeline.pool(
+            self._parts, queries, systems=systems, depth=depth, on_progress=on_progress
+        )
+
+    def unknown_documents(self, documents: Sequence[str]) -> list[str]:
+        """Those ids of documents in judgments that name no file of the library."""
+        return judge_pipeline.unknown_documents(self._parts, documents)
 
     def verify(self, *, repair: bool = False) -> verify_pipeline.Verification:
         """Compares catalog and store, id by id; see `pipelines.verify.verify`.

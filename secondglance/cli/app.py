@@ -13,6 +13,7 @@ from secondglance.cli import (
     duplicates,
     evaluate,
     index,
+    judge,
     models,
     rerank,
     scenes,
@@ -67,3 +68,7 @@ app.command(
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)
+app.command(
+    epilog="Example: secondglance judge --library ~/media.library --queries queries.jsonl "
+    "--out judged.qrels"
+)(judge.judge)
