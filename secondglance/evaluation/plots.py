@@ -101,6 +101,8 @@ def ceiling_svg(ceiling: dict[int, Interval]) -> str:
 
 def differences_svg(differences: Sequence[float], measure: str) -> str:
     """Difference of every query, from the largest gain to the largest loss."""
+    from matplotlib.ticker import MaxNLocator
+
     ordered = sorted(differences, reverse=True)
     size = max(1, math.ceil(len(ordered) / MAX_BARS))
     shares = [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -116,7 +118,7 @@ def differences_svg(differences: Sequence[float], measure: str) -> str:
         low, high = min([0.0, *heights]), max([0.0, *heights])
         room = 0.06 * (high - low) or 1.0
         axes.set_ylim(low - room, high + room)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("queries, by difference")
         axes.set_ylabel(f"difference in {measure}")
 
@@ -125,6 +127,8 @@ def differences_svg(differences: Sequence[float], measure: str) -> str:
 
 def costs_svg(costs: Sequence[Cost]) -> str:
     """Median milliseconds a query of each system, stage by stage."""
+    from matplotlib.ticker import MaxNLocator
+
     found = dict.fromkeys(stage for cost in costs for stage in stages_of(cost))
     names = sorted(found, key=lambda name: STAGES.index(name) if name in STAGES else len(STAGES))
 
@@ -146,7 +150,7 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         axes.set_ylim(len(costs) - 0.5, -0.5)
         axes.set_xlim(0, reach * 1.2)
         axes.xaxis.set_major_formatter(lambda x, _: milliseconds(x) if x else "0")
-        axes.xaxis.get_major_locator().set_params(nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.legend(

@@ -50,7 +50,7 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         report = folder / "report.html"
-        report.write_text(page, "utf-8")
+        report.write_text(page, "utf-8", errors="replace")
         saved = folder / "evaluation.json"
         save(evaluation, saved)
         written = write_tables(evaluation, folder)
