@@ -130,7 +130,7 @@ def costs_svg(costs: Sequence[Cost]) -> str:
     from matplotlib.ticker import MaxNLocator
 
     found = dict.fromkeys(stage for cost in costs for stage in stages_of(cost))
-    names = sorted(found, key=lambda name: STAGES.index(name) if name in STAGES else len(STAGES))
+    names = sorted(found, key=stage_order)
 
     def paint(axes: Axes) -> None:
         rows = list(range(len(costs)))
@@ -159,6 +159,11 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         )  # fmt: skip
 
     return _svg(paint, height_in=max(1.7, 1.1 + 0.42 * len(costs)))
+
+
+def stage_order(stage: str) -> tuple[int, str]:
+    """Sorts stages as a query goes through them, unknown ones behind."""
+    return (STAGES.index(stage) if stage in STAGES else len(STAGES), stage)
 
 
 def stages_of(cost: Cost) -> dict[str, float]:

@@ -152,6 +152,8 @@ def test_the_numbers_are_those_given() -> None:
         assert cost.peak_memory_mb is not None
         assert f"{cost.peak_memory_mb:,.0f} MB" in text
     assert "840 ms 1.3 s" in text
+    assert "System embed recall words rerank total Pairs scored" in text
+    assert "By number of words 4-8 12" in text
     assert "preset starter" in text
     assert "fit -" in text
 
