@@ -20,7 +20,7 @@ from secondglance.evaluation.types import (
     SystemRun,
     Timing,
 )
-from secondglance.types import Query
+from secondglance.types import Kind, Query
 
 MEASURES = ("nDCG@10", "Success@1", "R@10", "RR")
 LANGUAGES = ("en", "zh", "")
@@ -63,7 +63,8 @@ def made_up(
             length="4-8" if words else "",
         )
     documents = [path.name for path in files] or [f"pictures/{n:04}.jpg" for n in range(40)]
-    paths = [str(path) for path in files] or [None] * 40
+    paths: list[str | None] = [str(path) for path in files]
+    paths = paths or [None] * 40
     qrels = {id_: {rng.choice(documents): 1, rng.choice(documents): 2} for id_ in ids}
     runs, values = [], {}
     for name in systems:
@@ -139,8 +140,9 @@ def made_up(
     )
 
 
-def _kind(path: str) -> str:
-    return {"mp4": "video", "txt": "text"}.get(path.rpartition(".")[2], "image")
+def _kind(path: str) -> Kind:
+    kinds: dict[str, Kind] = {"mp4": "video", "txt": "text"}
+    return kinds.get(path.rpartition(".")[2], "image")
 
 
 def difference(

@@ -101,6 +101,8 @@ def ceiling_svg(ceiling: dict[int, Interval]) -> str:
 
 def differences_svg(differences: Sequence[float], measure: str) -> str:
     """Difference of every query, from the largest gain to the largest loss."""
+    from matplotlib.ticker import MaxNLocator
+
     ordered = sorted(differences, reverse=True)
     size = max(1, math.ceil(len(ordered) / MAX_BARS))
     shares = [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -116,7 +118,7 @@ def differences_svg(differences: Sequence[float], measure: str) -> str:
         low, high = min([0.0, *heights]), max([0.0, *heights])
         room = 0.06 * (high - low) or 1.0
         axes.set_ylim(low - room, high + room)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("queries, by difference")
         axes.set_ylabel(f"difference in {measure}")
 
@@ -125,8 +127,10 @@ def differences_svg(differences: Sequence[float], measure: str) -> str:
 
 def costs_svg(costs: Sequence[Cost]) -> str:
     """Median milliseconds a query of each system, stage by stage."""
+    from matplotlib.ticker import MaxNLocator
+
     found = dict.fromkeys(stage for cost in costs for stage in stages_of(cost))
-    names = sorted(found, key=lambda name: STAGES.index(name) if name in STAGES else len(STAGES))
+    names = sorted(found, key=stage_order)
 
     def paint(axes: Axes) -> None:
         rows = list(range(len(costs)))
@@ -146,7 +150,7 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         axes.set_ylim(len(costs) - 0.5, -0.5)
         axes.set_xlim(0, reach * 1.2)
         axes.xaxis.set_major_formatter(lambda x, _: milliseconds(x) if x else "0")
-        axes.xaxis.get_major_locator().set_params(nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.legend(
@@ -155,6 +159,11 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         )  # fmt: skip
 
     return _svg(paint, height_in=max(1.7, 1.1 + 0.42 * len(costs)))
+
+
+def stage_order(stage: str) -> tuple[int, str]:
+    """Sorts stages as a query goes through them, unknown ones behind."""
+    return (STAGES.index(stage) if stage in STAGES else len(STAGES), stage)
 
 
 def stages_of(cost: Cost) -> dict[str, float]:

@@ -26,6 +26,7 @@ MAX_PAIRS = 8
 MAX_ROWS = 1000
 """Of the table of all queries; the rest is in `per_query.csv`."""
 MAX_WARNINGS = 50
+NO_VALUE = {"length": "no words"}
 
 
 def write_report(
@@ -50,7 +51,7 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         report = folder / "report.html"
-        report.write_text(page, "utf-8")
+        report.write_text(page, "utf-8", errors="replace")
         saved = folder / "evaluation.json"
         save(evaluation, saved)
         written = write_tables(evaluation, folder)
@@ -121,7 +122,10 @@ def _context(evaluation: Evaluation, system: str | None, changes: int) -> dict[s
         "more_warnings": max(0, len(evaluation.warnings) - MAX_WARNINGS),
         "without_picture": thumbnails.left_out,
         "significant": tables.SIGNIFICANT,
-        "looks_twice": tables.looks_twice,
+        "stages": sorted(
+            {stage for cost in evaluation.costs for stage in cost.stages},
+            key=lambda stage: (stage == "total", *plots.stage_order(stage)),
+        ),
     }
 
 
@@ -151,7 +155,9 @@ def _groups(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str, int]
     facets: dict[str, list[tuple[str, str, int]]] = {}
     for group, count in counts.items():
         facet, _, value = group.partition("=")
-        facets.setdefault(facet, []).append((group, value or "not known", count))
+        facets.setdefault(facet, []).append(
+            (group, value or NO_VALUE.get(facet, "not known"), count)
+        )
     return list(facets.items())
 
 

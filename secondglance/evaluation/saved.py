@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from secondglance.errors import InputError
-from secondglance.evaluation.types import Evaluation, SystemRun
+from secondglance.evaluation.trec import write_run
+from secondglance.evaluation.types import Evaluation
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -28,8 +28,10 @@ def save(evaluation: Evaluation, path: Path) -> None:
 
     The file is `{"format", "paths", "evaluation"}`. `paths` lists which pictures and videos of
     queries were given as `Path`, not as text. Numbers that JSON does not know are the strings
-    `NaN`, `Infinity` and `-Infinity`.
+    `NaN`, `Infinity` and `-Infinity`. Of names that are no UTF-8, those bytes become `?`.
     """
+    from pydantic_core import PydanticSerializationError
+
     paths = [
         (id_, name)
         for id_, query in evaluation.queries.items()
@@ -37,9 +39,13 @@ def save(evaluation: Evaluation, path: Path) -> None:
         if isinstance(getattr(query.query, name), Path)
     ]
     head = json.dumps({"format": FORMAT, "paths": paths}, ensure_ascii=False)
-    body = _adapter().dump_json([evaluation], exclude_defaults=True)[1:-1]
+    try:
+        body = _adapter().dump_json([evaluation], exclude_defaults=True)[1:-1]
+    except (PydanticSerializationError, UnicodeError):  # names of files that are no UTF-8
+        content = _adapter().dump_python([evaluation], exclude_defaults=True)
+        body = json.dumps(content, ensure_ascii=False, default=str)[1:-1].encode(errors="replace")
     with path.open("wb") as file:
-        file.write(head[:-1].encode() + b', "evaluation": ')
+        file.write(head[:-1].encode(errors="replace") + b', "evaluation": ')
         file.write(body)
         file.write(b"}\n")
 
@@ -138,7 +144,7 @@ def _per_query(evaluation: Evaluation) -> Iterable[list[Any]]:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -154,28 +160,10 @@ def write_runs(evaluation: Evaluation, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
     for run in evaluation.systems:
-        name = quote(run.name, safe="@+-_.,=()", encoding="utf-8")
+        name = quote(run.name, safe="@+-_.,=()", errors="surrogateescape")
         while name.casefold() in written:  # folders of some systems do not tell case apart
             name += "_"
         path = folder / f"{name}.trec"
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(_lines(run))
+        write_run(path, run.run(), run.name)
         written[name.casefold()] = path
     return list(written.values())
-
-
-def _lines(run: SystemRun) -> Iterable[str]:
-    tag = column(run.name)
-    for query, ranking in run.rankings.items():
-        for ranked in ranking:
-            score = repr(ranked.score) if math.isfinite(ranked.score) else str(ranked.score)
-            yield f"{column(query)} Q0 {column(ranked.document)} {ranked.rank} {score} {tag}\n"
-
-
-def column(text: str) -> str:
-    """Text as one column of a file whose columns are separated by white space."""
-    return "".join(
-        quote(character) if character.isspace() or character == "%" or not character.isprintable()
-        else character
-        for character in text
-    )  # fmt: skip

@@ -152,6 +152,8 @@ def test_the_numbers_are_those_given() -> None:
         assert cost.peak_memory_mb is not None
         assert f"{cost.peak_memory_mb:,.0f} MB" in text
     assert "840 ms 1.3 s" in text
+    assert "System embed recall words rerank total Pairs scored" in text
+    assert "By number of words 4-8 12" in text
     assert "preset starter" in text
     assert "fit -" in text
 
@@ -162,11 +164,10 @@ def test_only_what_the_test_confirms_is_marked() -> None:
     gains = sum(d.value.mean > 0 for d in second)
     marks = Page(render(confirmed)).text
     assert 0 < gains < len(second) == 2 * 4 * len({d.group for d in second})
-    assert marks.count("▲ better") == gains
-    assert marks.count("▼ worse") == len(second) - gains
+    assert marks.count("▲ better") == gains + 1  # and the legend
+    assert marks.count("▼ worse") == len(second) - gains + 1
     unmarked = Page(render(open_)).text
-    assert "▲ better" not in unmarked
-    assert "▼ worse" not in unmarked
+    assert unmarked.count("▲ better") == unmarked.count("▼ worse") == 1
 
 
 def test_wins_and_losses_are_the_largest_changes() -> None:
