@@ -122,20 +122,22 @@ def test_every_system_is_the_search_that_it_says(
     assert set(found.queries) == {query.id for query in asked[0]}
     root = scenes / "media"
     for query in asked[0]:
-        for system, options in (
-            ("clip", {"rerank": False, "words": False}),
-            ("clip+bm25", {"rerank": False, "words": True}),
-            ("fusion", {"rerank": True, "words": True}),
+        for system, rerank, words in (
+            ("clip", False, False),
+            ("clip+bm25", False, True),
+            ("fusion", True, True),
         ):
-            hits = library.search(query.query, k=50, group_duplicates=False, **options).hits
+            hits = library.search(
+                query.query, k=50, group_duplicates=False, rerank=rerank, words=words
+            ).hits
             shown = [Path(hit.path).relative_to(root).as_posix() for hit in hits]
             assert documents(found, system, query.id) == shown, (system, query.id)
         by_cosine = documents(found, "clip", query.id)
         wanted = sorted(by_cosine, key=lambda name: (-_score(root, name), by_cosine.index(name)))
         assert documents(found, "rerank", query.id) == wanted
         if query.kind == "text":
-            words = library._parts.words().index.search(query.query.text, limit=100)
-            assert len(documents(found, "bm25", query.id)) == len(words)
+            told = library._parts.words().index.search(query.query.text, limit=100)
+            assert len(documents(found, "bm25", query.id)) == len(told)
     assert "bm25 answers none of the 1 queries without words" in " ".join(found.warnings)
 
 
@@ -413,3 +415,27 @@ def test_too_few_judgments_for_a_fit_are_said(library: Library, asked: Asked, qu
     assert found.fit is None
     assert any(line.startswith("nothing was fitted: too few") for line in found.warnings)
     assert json.loads(json.dumps(dict(found.settings)))["fitted"] is False
+
+
+def test_a_fit_is_kept_and_used_and_said(library: Library, asked: Asked, quick: Quick) -> None:
+    texts = [query for query in asked[0] if query.kind == "text"]
+    queries = [
+        EvaluationQuery(id=f"{query.id}-{number}", query=query.query, kind="text")
+        for number in range(24 // len(texts) + 1)
+        for query in texts
+    ]
+    qrels = {query.id: asked[1][query.id.rpartition("-")[0]] for query in queries}
+    first = library.evaluate(queries, qrels, systems=["fusion"], curves=False, fit=True)
+    assert first.fit is not None
+    assert first.fit["lines"]
+    assert first.fit["queries"] == len(queries)
+    assert Path(str(first.fit["path"])) == library.folder / "fusion.json"
+    assert first.settings["fitted"] is False
+    second = library.evaluate(queries, qrels, systems=["fusion"], curves=False)
+    assert second.settings["fitted"] is True
+    [line] = [line for line in second.warnings if "uses the fit" in line]
+    assert f"from {len(queries)} queries" in line
+    hits = library.search(queries[0].query, k=50, group_duplicates=False).hits
+    ranking = second.systems[0].rankings[queries[0].id]
+    # Each of the same score is lower by a hair, so that trec_eval keeps their order.
+    assert [each.score for each in ranking] == pytest.approx([h.score for h in hits], abs=1e-4)
