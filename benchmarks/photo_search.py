@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,18 +23,16 @@ from common import report
 from rich.progress import track
 
 from secondglance import Library, Query
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from bootstrap import bootstrap
+from secondglance.evaluation.statistics import interval
 
 CUTOFFS = (1, 5, 10)
 Values = npt.NDArray[np.float64]
 
 
-def interval(values: Values) -> str:
+def spread(values: Values) -> str:
     """Mean and its 95 % interval, by the bootstrap over queries."""
-    mean, low, high = bootstrap(values)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    value = interval(values)
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def rank(library: Library, text: str, wanted: Path, depth: int, *, rerank: bool) -> float:
@@ -60,11 +57,11 @@ def compare(
     measures = {f"recall@{k}": lambda ranks, k=k: (ranks <= k).astype(float) for k in CUTOFFS}
     measures["MRR"] = lambda ranks: 1 / ranks
     rows: list[dict[str, Any]] = [
-        {"order": name} | {m: interval(measure(ranks)) for m, measure in measures.items()}
+        {"order": name} | {m: spread(measure(ranks)) for m, measure in measures.items()}
         for name, ranks in found.items()
     ]
     first, both = found.values()
-    gains = {m: interval(measure(both) - measure(first)) for m, measure in measures.items()}
+    gains = {m: spread(measure(both) - measure(first)) for m, measure in measures.items()}
     return [*rows, {"order": "difference"} | gains]
 
 

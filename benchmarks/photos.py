@@ -25,11 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from common import report
 
+from secondglance.evaluation.statistics import interval
 from secondglance.ingest.embedder import ClipEmbedder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from bootstrap import bootstrap
 
 CUTOFFS = (1, 5, 10)
 LIMIT_PIXELS = 50_000_000
@@ -43,15 +42,14 @@ def ranks(scores: npt.NDArray[np.float32]) -> Ranks:
     return found
 
 
-def interval(hits: npt.NDArray[np.bool_], rng: np.random.Generator) -> str:
+def spread(hits: npt.NDArray[np.bool_]) -> str:
     """Share of hits and its 95 % interval, by the bootstrap over queries."""
-    mean, low, high = bootstrap(hits, rng)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    value = interval(hits)
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def row(name: str, found: Ranks) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    cells = {f"recall@{k}": interval(found <= k, rng) for k in CUTOFFS}
+    cells = {f"recall@{k}": spread(found <= k) for k in CUTOFFS}
     return {"what": name, **cells, "median rank": int(np.median(found))}
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from secondglance import Library
 from secondglance.config import load_settings, read_preset
+from secondglance.evaluation.statistics import interval
 from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.pipelines.build import clip_folder, open_reranker
 from secondglance.rerank import Qwen3VLReranker
@@ -33,7 +34,6 @@ from secondglance.scenes.render import Renderer
 from secondglance.types import Content
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from bootstrap import bootstrap
 from scene_search import answers, measure, media_search, questions, word_search
 
 FAMILY = 6
@@ -41,10 +41,10 @@ SIDE = 384
 CLIP_SIDE = 256
 
 
-def interval(values: list[bool]) -> str:
+def spread(values: list[bool]) -> str:
     """Mean with its 95 % bootstrap interval."""
-    mean, low, high = bootstrap(values)
-    return f"{mean:.3f} ({low:.3f}-{high:.3f})"
+    value = interval(values)
+    return f"{value.mean:.3f} ({value.low:.3f}-{value.high:.3f})"
 
 
 def judge_pairs(reranker: Qwen3VLReranker, task: Task, count: int) -> list[dict[str, object]]:
@@ -62,7 +62,7 @@ def judge_pairs(reranker: Qwen3VLReranker, task: Task, count: int) -> list[dict[
         right[pair.kind].append(hit)
         right[f"language {pair.language}"].append(hit)
     return [
-        {"task": task, "kind": kind, "pairs": len(hits), "accuracy": interval(hits)}
+        {"task": task, "kind": kind, "pairs": len(hits), "accuracy": spread(hits)}
         for kind, hits in sorted(right.items())
     ]
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
-from pathlib import Path
 
 from common import report
 from PIL import Image
 
 from secondglance.config import read_preset
+from secondglance.evaluation.statistics import interval
 from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.pipelines.build import clip_folder
 from secondglance.scenes.drawing import STILL_S, draw
@@ -27,9 +26,6 @@ from secondglance.scenes.plan import full_plan
 from secondglance.scenes.render import Renderer
 from secondglance.scenes.scene import Scene, sample
 from secondglance.scenes.vocabulary import DIFFERENCES, Difference
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from bootstrap import bootstrap
 
 SIDE = 256
 
@@ -60,13 +56,13 @@ def told_apart(
     for language in ("en", "zh"):
         texts = embedder.embed_texts([say(scene, plan, language, rng) for scene, plan, _ in asked])
         hits = (texts * right).sum(1) > (texts * wrong).sum(1)
-        mean, low, high = bootstrap(hits)
+        value = interval(hits)
         rows.append(
             {
                 "difference": difference,
                 "language": language,
                 "pairs": count,
-                "accuracy": f"{mean:.3f} ({low:.3f}-{high:.3f})",
+                "accuracy": f"{value.mean:.3f} ({value.low:.3f}-{value.high:.3f})",
             }
         )
     return rows

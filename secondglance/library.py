@@ -30,6 +30,10 @@ from secondglance.pipelines.removal import Confirm
 from secondglance.types import IndexReport, Kind, Query, SearchResult
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
+    from secondglance.pipelines.evaluate_run import EvaluateOptions
     from secondglance.retrieve.filters import Filter
 
 STAMP_FILE = "library.json"
@@ -241,6 +245,18 @@ class Library:
             group_duplicates=group_duplicates,
             words=words,
         )
+
+    def evaluate(
+        self, queries: Sequence[EvaluationQuery], qrels: Qrels, **options: Unpack[EvaluateOptions]
+    ) -> Evaluation:
+        """Compares systems on judged queries; see `pipelines.evaluate.evaluate`.
+
+        Raises:
+            InputError: Queries, judgments or an option cannot be used.
+        """
+        from secondglance.pipelines.evaluate import evaluate
+
+        return evaluate(self._parts, queries, qrels, **options)
 
     def load(self) -> None:
         """Loads both models now, so that the first search does not wait for them.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import bm25s
 import ir_measures
 import numpy as np
-from bootstrap import bootstrap
 from ir_measures import RR, Qrel, R, ScoredDoc, Success, nDCG
+
+from secondglance.evaluation.statistics import interval
 
 if TYPE_CHECKING:
     from secondglance import Library
@@ -54,7 +55,8 @@ class Outcome:
         found = np.array([self.values[measure].get(q.id, 0.0) for q in questions])
         if not len(found):
             return float("nan"), float("nan"), float("nan")
-        return bootstrap(found)
+        value = interval(found)
+        return value.mean, value.low, value.high
 
     def median_ms(self, questions: Sequence[Question]) -> float:
         """Median time of a question."""

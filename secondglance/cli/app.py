@@ -11,6 +11,7 @@ from secondglance.cli import (
     cover,
     doctor,
     duplicates,
+    evaluate,
     index,
     models,
     rerank,
@@ -59,6 +60,10 @@ app.command(epilog="Example: secondglance status --library ~/media.library")(sta
 app.command(epilog="Example: secondglance duplicates --library ~/media.library")(
     duplicates.duplicates
 )
+app.command(
+    epilog="Example: secondglance evaluate --library ~/media.library --queries queries.jsonl "
+    "--qrels qrels.txt --out report"
+)(evaluate.evaluate)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

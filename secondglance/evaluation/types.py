@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from secondglance.types import Kind, Query
 
@@ -231,6 +231,8 @@ class Evaluation:
         curves: Quality against depth and time.
         costs: One a system that was run; none for a replayed one.
         warnings: For the user.
+        fit: What was fitted to the judgments, with its figures on held-out queries; None if
+            nothing was.
     """
 
     library: str
@@ -248,3 +250,4 @@ class Evaluation:
     curves: tuple[Curve, ...] = ()
     costs: tuple[Cost, ...] = ()
     warnings: tuple[str, ...] = ()
+    fit: Mapping[str, Any] | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from secondglance.config import SearchSettings
 from secondglance.errors import InputError
 from secondglance.evaluation.fusion_model import features
 from secondglance.pipelines import fitting, second_pass
@@ -42,6 +43,7 @@ def order(
     *,
     words: bool,
     min_score: float | None,
+    settings: SearchSettings | None = None,
 ) -> Ordered:
     """Puts candidates in their final order and leaves out those below a score.
 
@@ -52,14 +54,17 @@ def order(
         scores: Of the second pass; None for what it did not look at.
         words: Whether words were searched, too.
         min_score: A probability where a fit is used; else a score.
+        settings: Others than the library's, say for another reranker; no fit is used then.
 
     Raises:
         InputError: A fit is used and `min_score` is no probability.
     """
     reranked = any(score is not None for score in scores)
-    chosen, warning = fitting.choose(parts, query, words=words, reranked=reranked)
+    chosen, warning = None, None
+    if settings is None:
+        settings = parts.settings.search
+        chosen, warning = fitting.choose(parts, query, words=words, reranked=reranked)
     warnings = [warning] if warning else []
-    settings = parts.settings.search
     no_match = second_pass.no_match(
         [score.score if score else None for score in scores], floor=settings.rerank_floor
     )

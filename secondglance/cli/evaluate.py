@@ -1,0 +1,249 @@
+"""`secondglance evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secondglance.cli.console import overrides, stderr, stdout, warn, write
+from secondglance.cli.options import ConfigOption, LibraryOption, SetOption
+from secondglance.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.progress import Progress as Bar
+
+    from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
+    from secondglance.pipelines.evaluate_run import EvaluateOptions, Progress
+
+
+def evaluate(
+    library: LibraryOption,
+    out: Annotated[Path, typer.Option(help="Folder for the report, figures and runs.")],
+    queries: Annotated[
+        Path | None, typer.Option(help="JSON Lines with id and text, image or video.")
+    ] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Judgments in TREC's format.")] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a manifest of captions, one of each file held out as query."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Instead: a standard dataset, such as flickr30k.")
+    ] = None,
+    dataset_folder: Annotated[Path | None, typer.Option(help="Where the dataset lies.")] = None,
+    systems: Annotated[
+        str,
+        typer.Option(
+            help="Commas between. rerank@MODEL takes another reranker, a preset or a folder; "
+            "replay:FILE a TREC run."
+        ),
+    ] = "bm25,clip,clip+bm25,rerank,fusion",
+    measures: Annotated[
+        str | None, typer.Option(help="Such as nDCG@10,Recall@5, as ir-measures writes them.")
+    ] = None,
+    depth: Annotated[int, typer.Option(help="Documents of a ranking.", min=1)] = 100,
+    recall: Annotated[
+        int | None, typer.Option(help="Candidates for the second pass.", min=1)
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The system to compare with; left out: clip.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Evaluate so many queries, spread over all.", min=1)
+    ] = None,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Learn fusion and cut-off from the judgments, for searches."),
+    ] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves/--no-curves", help="Quality against depth and time.")
+    ] = True,
+    budgets_ms: Annotated[
+        str | None, typer.Option(help="Milliseconds of the curve, with commas between.")
+    ] = None,
+    budget_queries: Annotated[
+        int | None, typer.Option(help="Queries that are run again within each budget.", min=1)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON on stdout.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Measure on judged queries what the first pass finds and what the second one gains.
+
+    Give --queries with --qrels, or --captions, or --dataset with --dataset-folder. Scores are kept
+    as they come: after Ctrl-C, the same command goes on from there.
+    """
+    import json
+
+    from secondglance.evaluation import report
+    from secondglance.evaluation.tables import summary_table
+    from secondglance.library import Library
+
+    asked, judged, warnings = _read(queries, qrels, captions, dataset, dataset_folder)
+    warn(warnings)
+    options: EvaluateOptions = {
+        "systems": _names(systems),
+        "depth": depth,
+        "recall": recall,
+        "baseline": baseline,
+        "limit": limit,
+        "fit": fit,
+        "curves": curves,
+        # A library may hold a part of what a manifest names.
+        "unknown": "missed" if captions is None else "dropped",
+    }
+    if measures is not None:
+        options["measures"] = _names(measures)
+    if budgets_ms is not None:
+        options["budgets_ms"] = _numbers(budgets_ms)
+    if budget_queries is not None:
+        options["budget_queries"] = budget_queries
+    settings = overrides(set_ or ())
+    with Library.open(library, config=config, create=False, settings=settings) as opened:
+        try:
+            with _bar() as bar:
+                options["on_progress"] = _Reporter(bar)
+                found = opened.evaluate(asked, judged, **options)
+        except KeyboardInterrupt:
+            stderr().print(
+                "interrupted; the scores so far are kept: run the same command again to go on"
+            )
+            raise
+    warn(found.warnings)
+    written = report.write_report(found, out)
+    for path in written[:SHOWN_FILES]:
+        stderr().print(f"written: {path}", highlight=False, soft_wrap=True, markup=False)
+    if len(written) > SHOWN_FILES:
+        stderr().print(f"... and {len(written) - SHOWN_FILES} more files in {out}", markup=False)
+    if as_json:
+        write(json.dumps(_summary(found, written), ensure_ascii=False), None)
+        return
+    stdout().print(summary_table(found))
+    for line in (found.fit or {}).get("lines", ()):
+        stdout().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+SHOWN_FILES = 5
+
+
+def _read(
+    queries: Path | None,
+    qrels: Path | None,
+    captions: Path | None,
+    dataset: str | None,
+    dataset_folder: Path | None,
+) -> tuple[Sequence[EvaluationQuery], Qrels, Sequence[str]]:
+    """The queries, the judgments, and warnings about them."""
+    from secondglance.evaluation import judgments, trec
+
+    ways = [bool(queries or qrels), captions is not None, dataset is not None]
+    if sum(ways) != 1:
+        raise InputError(
+            "it is not clear what is asked",
+            remedy="give either --queries with --qrels, or --captions, or --dataset with "
+            "--dataset-folder",
+        )
+    if captions is not None:
+        from secondglance.evaluation.captions import caption_queries
+
+        return caption_queries(captions)
+    if dataset is not None:
+        if dataset_folder is None:
+            raise InputError(f"where {dataset} lies is not said", remedy="name --dataset-folder")
+        from secondglance.evaluation import datasets
+
+        return datasets.load(dataset, dataset_folder)
+    if queries is None or qrels is None:
+        missing = "--queries" if queries is None else "--qrels"
+        raise InputError(f"{missing} is missing", remedy="give both --queries and --qrels")
+    asked, warnings = judgments.read_queries(queries)
+    judged, more = trec.read_qrels(qrels)
+    return asked, judged, [*warnings, *more]
+
+
+def _names(written: str) -> list[str]:
+    return [name.strip() for name in written.split(",") if name.strip()]
+
+
+def _numbers(written: str) -> list[float]:
+    try:
+        return [float(number) for number in written.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--budgets-ms {written!r} is no list of numbers", remedy="such as 50,200,1000"
+        ) from None
+
+
+def _summary(found: Evaluation, written: Sequence[Path]) -> Mapping[str, object]:
+    """The figures over all queries, for programs; the rest is in evaluation.json."""
+    from dataclasses import asdict
+
+    return {
+        "library": found.library,
+        "queries": len(found.queries),
+        "baseline": found.baseline,
+        "systems": {
+            system.name: {
+                summary.measure: asdict(summary.value)
+                for summary in found.summaries
+                if summary.group == "all" and summary.system == system.name
+            }
+            for system in found.systems
+        },
+        "differences": [asdict(each) for each in found.differences if each.group == "all"],
+        "ceiling": {str(depth): asdict(value) for depth, value in found.ceiling.items()},
+        "fit": found.fit,
+        "warnings": list(found.warnings),
+        "files": [str(path) for path in written],
+    }
+
+
+STAGES = {
+    "load": "loading the models",
+    "recall": "finding candidates",
+    "rerank": "second pass",
+    "budgets": "within time budgets",
+    "measure": "measuring",
+}
+
+
+class _Reporter:
+    """Turns progress into a bar on stderr."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._now = ("load", "")
+        self._task = bar.add_task(STAGES["load"], total=None)
+
+    def __call__(self, progress: Progress) -> None:
+        total = progress.total or None
+        if (progress.stage, progress.what) != self._now:
+            self._now = (progress.stage, progress.what)
+            self._bar.reset(self._task, total=total)  # a finished bar would keep its time
+        text = STAGES[progress.stage] + (f" ({progress.what})" if progress.what else "")
+        self._bar.update(self._task, description=text, completed=progress.done, total=total)
+
+
+def _bar() -> Bar:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+    )
