@@ -9,6 +9,7 @@ import typer
 
 from secondglance.cli.console import overrides, stderr, stdout, warn, write
 from secondglance.cli.options import ConfigOption, LibraryOption, SetOption
+from secondglance.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,8 +142,10 @@ def _read(
 
     ways = [bool(queries or qrels), captions is not None, dataset is not None]
     if sum(ways) != 1:
-        raise typer.BadParameter(
-            "give either --queries with --qrels, or --captions, or --dataset with --dataset-folder"
+        raise InputError(
+            "it is not clear what is asked",
+            remedy="give either --queries with --qrels, or --captions, or --dataset with "
+            "--dataset-folder",
         )
     if captions is not None:
         from secondglance.evaluation.captions import caption_queries
@@ -150,13 +153,13 @@ def _read(
         return caption_queries(captions)
     if dataset is not None:
         if dataset_folder is None:
-            raise typer.BadParameter("says where it lies", param_hint="--dataset-folder")
+            raise InputError(f"where {dataset} lies is not said", remedy="name --dataset-folder")
         from secondglance.evaluation import datasets
 
         return datasets.load(dataset, dataset_folder)
     if queries is None or qrels is None:
         missing = "--queries" if queries is None else "--qrels"
-        raise typer.BadParameter("is needed, too", param_hint=missing)
+        raise InputError(f"{missing} is missing", remedy="give both --queries and --qrels")
     asked, warnings = judgments.read_queries(queries)
     judged, more = trec.read_qrels(qrels)
     return asked, judged, [*warnings, *more]
@@ -170,8 +173,8 @@ def _numbers(written: str) -> list[float]:
     try:
         return [float(number) for number in written.split(",")]
     except ValueError:
-        raise typer.BadParameter(
-            f"{written!r} is no list of numbers", param_hint="--budgets-ms"
+        raise InputError(
+            f"--budgets-ms {written!r} is no list of numbers", remedy="such as 50,200,1000"
         ) from None
 
 

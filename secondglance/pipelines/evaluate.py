@@ -115,6 +115,7 @@ def evaluate(
         on_progress=on_progress,
         needs_signals=fit,
     )
+    run.replay(documents.canonical)  # first: a run that cannot be used costs no time then
     run.recall()
     kept = {name: judged[name] for name in run.queries}
     measured = Measured(qrels=kept, queries=run.queries, measures=wanted)
@@ -126,7 +127,6 @@ def evaluate(
 
     sample = cost.sample(list(run.queries), budget_queries) if curves else []
     run.rerank(sample, budgets_ms, on_scored=draw)
-    run.replay(documents.canonical)
     run.warnings += _leaks(parts, run, documents)
     on_progress(Progress(stage="measure"))
     values = {system.name: measured.values(run.rankings[system.name]) for system in chosen}

@@ -123,6 +123,8 @@ class Run:
                 unreadable[name] = f"{name} ({error.problem})"
         for name in unreadable:
             self.queries.pop(name)
+            for rankings in self.rankings.values():  # of replayed runs
+                rankings.pop(name)
         if unreadable and not self.found:
             raise InputError(
                 f"none of the {len(unreadable)} queries can be read: {named(unreadable.values())}"

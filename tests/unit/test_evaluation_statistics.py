@@ -29,9 +29,9 @@ def test_an_interval_of_equal_values_has_no_width() -> None:
 
 def test_an_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
-    spans = [statistics.interval(rng.random(60) < 0.3) for _ in range(200)]
+    spans = [statistics.interval(rng.random(60) < 0.3) for _ in range(100)]
     covered = sum(span.low <= 0.3 <= span.high for span in spans)
-    assert 180 <= covered <= 199
+    assert 88 <= covered <= 99
 
 
 def test_without_values_there_is_no_interval() -> None:

@@ -25,7 +25,8 @@ def today(recall: Sequence[float], rerank: Sequence[float | None]) -> list[float
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    found: np.ndarray = 1 / (1 + np.exp(-x))
+    return found
 
 
 def made(

@@ -1,0 +1,90 @@
+"""`secondglance evaluate` as a user runs it: files, tables, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from secondglance.evaluation.trec import read_run
+from tests.e2e.test_cli import run
+from tests.media import write_pictures
+
+QUICK = ("--set", "store.backend=exact", "--set", "ingest.workers=1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of four pictures, queries and judgments."""
+    base = tmp_path_factory.mktemp("evaluate")
+    write_pictures(base / "media", 4)
+    done = run(base, "index", base / "media", "-L", base / "lib", "--preset", "starter", *QUICK)
+    assert done.returncode == 0, done.stderr
+    rows = [
+        {"id": "q1", "text": "a red circle", "language": "en"},
+        {"id": "q2", "image": "media/picture-0002.jpg"},
+    ]
+    (base / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (base / "qrels.txt").write_text("q1 0 picture-0001.jpg 1\nq2 0 picture-0002.jpg 2\n")
+    captions = [f"picture-000{n}.jpg,caption number {n} of the four\n" for n in range(4)]
+    (base / "captions.csv").write_text("file,caption\n" + "".join(captions))
+    return base
+
+
+def test_an_evaluation_is_a_table_and_files(folder: Path) -> None:
+    judged = ("--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.txt")
+    out = folder / "out"
+    done = run(
+        folder, "evaluate", "-L", folder / "lib", *judged, "--out", out,
+        "--systems", "clip,rerank", "--budgets-ms", "50", "--budget-queries", "1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "rerank" in done.stdout
+    assert "nDCG@10" in done.stdout
+    assert f"written: {out / 'report.html'}" in done.stderr
+    for name in ("report.html", "evaluation.json", "summary.csv", "runs/clip.trec"):
+        assert (out / name).stat().st_size > 0, name
+    replayed, _ = read_run(out / "runs" / "clip.trec")
+    assert max(replayed["q2"], key=replayed["q2"].__getitem__) == "picture-0002.jpg"
+    again = run(
+        folder, "evaluate", "-L", folder / "lib", *judged, "--out", out, "--no-curves",
+        "--systems", f"clip,rerank,replay:{out / 'runs' / 'rerank.trec'}", "--json",
+        "--measures", "Hit@1",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    found = json.loads(again.stdout)
+    assert found["queries"] == 2
+    means = {name: each["Hit@1"]["mean"] for name, each in found["systems"].items()}
+    assert list(means) == ["clip", "rerank", "replay:rerank"]
+    assert means["replay:rerank"] == means["rerank"]
+
+
+def test_captions_become_queries(folder: Path) -> None:
+    done = run(
+        folder, "evaluate", "-L", folder / "lib", "--captions", folder / "captions.csv",
+        "--out", folder / "told", "--systems", "clip", "--no-curves", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["queries"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "either --queries with --qrels, or --captions"),
+        (("--queries", "queries.jsonl"), "--qrels is missing"),
+        (("--queries", "nowhere.jsonl", "--qrels", "qrels.txt"), "nowhere.jsonl"),
+        (("--queries", "queries.jsonl", "--qrels", "qrels.txt", "--systems", "clop"), "clop"),
+        (("--dataset", "flickr30k"), "--dataset-folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_exit_1(
+    folder: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    given = [folder / each if each.endswith((".jsonl", ".txt")) else each for each in arguments]
+    done = run(folder, "evaluate", "-L", folder / "lib", "--out", folder / "no", *given)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "no").exists()
