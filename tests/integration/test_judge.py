@@ -9,18 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from secondglance.cli.app import app
 from secondglance.errors import InputError
 from secondglance.evaluation.types import EvaluationQuery
 from secondglance.library import Library
 from secondglance.pipelines.judge import Pool, PoolSystem
 from secondglance.types import Query
 from tests.libraries import Open
-from tests.media import write_pictures
+from tests.media import write_clip, write_pictures
 
 
 def asked(id_: str, text: str = "", image: Path | None = None) -> EvaluationQuery:
@@ -31,13 +34,29 @@ def names(pool: Pool, query: int = 0) -> list[str]:
     return [document.document for document in pool.queries[query].documents]
 
 
-@pytest.fixture
-def library(open_library: Open, media: Path) -> Library:
-    (media / "copies").mkdir()
-    shutil.copy(media / "photos" / "picture-0001.jpg", media / "copies" / "other.jpg")
-    library = open_library()
-    library.index([media])
-    return library
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    first, *_ = write_pictures(folder / "photos", 3)
+    (folder / "copies").mkdir()
+    shutil.copy(first, folder / "copies" / "other.jpg")
+    write_clip(folder / "clip.mp4", [20])
+    (folder / "notes.txt").write_text("A dog on a beach.\n\n" + "Words about a harbour. " * 30)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library(
+    tmp_path_factory: pytest.TempPathFactory,
+    folder: Path,
+    untrained_clip: Path,
+    untrained_reranker: Path,
+) -> Iterator[Library]:
+    opener = Open(tmp_path_factory.mktemp("libraries"), untrained_clip, untrained_reranker)
+    library = opener()
+    library.index([folder])
+    yield library
+    opener.close()
 
 
 def found(library: Library, query: str, k: int, words: bool, rerank: bool) -> set[str]:
@@ -46,7 +65,7 @@ def found(library: Library, query: str, k: int, words: bool, rerank: bool) -> se
 
 
 def test_a_pool_is_the_union_of_the_systems(library: Library) -> None:
-    query = "harbour beach dog picture-0003"
+    query = "harbour beach dog picture-0002"
     by_vectors = found(library, query, 2, words=False, rerank=False)
     by_both = found(library, query, 2, words=True, rerank=False)
     by_all = found(library, query, 2, words=True, rerank=True)
@@ -70,16 +89,16 @@ def test_the_order_is_the_same_every_time_and_no_systems(library: Library) -> No
     # The same results in another order for each query: not that of the system.
     assert len({tuple(names(pool, n)) for n in range(4)}) > 1
     assert len({frozenset(names(pool, n)) for n in range(4)}) == 1
-    fewer = names(library.pool(queries, systems=["clip"], depth=4))
+    fewer = names(library.pool(queries, systems=["clip"], depth=3))
     assert fewer == [name for name in names(pool) if name in fewer]
 
 
 def test_copies_are_judged_once_under_their_first_name(library: Library) -> None:
     listed = names(library.pool([asked("q", "a dog")], depth=50))
     assert "copies/other.jpg" in listed
-    assert "photos/picture-0001.jpg" not in listed
+    assert "photos/picture-0000.jpg" not in listed
     assert sorted(listed) == sorted(set(listed))
-    assert {"clip.mp4", "notes.txt", "photos/picture-0000.jpg"} < set(listed)
+    assert {"clip.mp4", "notes.txt", "photos/picture-0001.jpg"} < set(listed)
 
 
 def test_names_that_two_folders_share_are_whole_paths(open_library: Open, tmp_path: Path) -> None:
@@ -95,10 +114,16 @@ def test_names_that_two_folders_share_are_whole_paths(open_library: Open, tmp_pa
     assert library.unknown_documents([*listed, "gone.jpg"]) == ["gone.jpg"]
 
 
-def test_what_cannot_be_judged_is_counted_and_named(library: Library, media: Path) -> None:
-    (media / "photos" / "picture-0002.jpg").unlink()
-    bad = asked("bad", image=media / "nothing.jpg")
-    pool = library.pool([asked("q", "a dog"), bad], depth=50)
+def test_what_cannot_be_judged_is_counted_and_named(
+    library: Library, folder: Path, tmp_path: Path
+) -> None:
+    away = folder / "photos" / "picture-0002.jpg"
+    bad = asked("bad", image=folder / "nothing.jpg")
+    away.rename(tmp_path / "away.jpg")
+    try:
+        pool = library.pool([asked("q", "a dog"), bad], depth=50)
+    finally:
+        (tmp_path / "away.jpg").rename(away)
     assert [pooled.query.id for pooled in pool.queries] == ["q"]
     said = "\n".join(pool.warnings)
     assert "1 queries cannot be asked and are left out: bad: there is no query file" in said
@@ -127,11 +152,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_command_from_page_to_qrels(library: Library, tmp_path: Path) -> None:
-    library.close()
     queries, out = tmp_path / "queries.jsonl", tmp_path / "out"
     queries.write_text('{"id": "q", "text": "a dog"}\n')
     arguments = ("--library", library.folder, "--queries", queries, "--out", out)
-    options = ("--annotator", "ann", "--no-open", "--systems", "clip", "--depth", "3")
+    options = ("--annotator", "ann", "--no-open", "--systems", "clip", "--depth", "50")
     with subprocess.Popen(
         command(*arguments, *options),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(tmp_path),
@@ -147,12 +171,11 @@ def test_the_command_from_page_to_qrels(library: Library, tmp_path: Path) -> Non
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=30)
         assert process.returncode == 0
-    assert "2 of 3 graded" in stdout
+    assert "2 of 5 graded" in stdout
     assert f"secondglance evaluate --library {library.folder}" in stdout
     assert f"q 0 {document} 3\n" in (out / "judgments.ann.qrels").read_text()
-    answered = subprocess.run(
-        command(*arguments, *options, "--terminal", "--json"),
-        input="2\n", capture_output=True, text=True, check=True, env=environment(tmp_path),
-    )  # fmt: skip
+    in_terminal = [*map(str, (*arguments, *options)), "--terminal", "--json"]
+    answered = CliRunner().invoke(app, ["judge", *in_terminal], input="2\n")
+    assert answered.exit_code == 0
     assert json.loads(answered.stdout)["graded"] == 3
     assert len((out / "judgments.ann.qrels").read_text().splitlines()) == 3
