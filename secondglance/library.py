@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
-from secondglance.errors import EmbedderMismatchError, LibraryBusyError, LibraryError
-from secondglance.evaluation.types import EvaluationQuery
-from secondglance.ingest.catalog import SCHEMA_VERSION, Catalog
+from secondglance.errors import LibraryBusyError, LibraryError
+from secondglance.ingest.catalog import Catalog
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
@@ -25,11 +22,12 @@ from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import judge as judge_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
-from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts
+from secondglance.pipelines.build import Parts
 from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.removal import Confirm
+from secondglance.pipelines.stamp import check_recall, make_folder, read_stamp, with_collection
 from secondglance.types import IndexReport, Kind, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
     from secondglance.pipelines.evaluate_run import EvaluateOptions
     from secondglance.retrieve.filters import Filter
-
-STAMP_FILE = "library.json"
 
 
 class Library:
@@ -81,7 +77,7 @@ class Library:
             ConfigError: A setting is unknown or not allowed.
         """
         root = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - keeps links
-        stamp = _read_stamp(root)
+        stamp = read_stamp(root)
         file = Path(config).expanduser() if config is not None else None
         warnings: list[str] = []
         if stamp is None:
@@ -95,7 +91,7 @@ class Library:
             if name is None:
                 name, warnings = choose_preset(wanted)
             resolved = load_settings(base=read_preset(name), file=file, flags=settings)
-            resolved = _with_collection(resolved)
+            resolved = with_collection(resolved)
         else:
             asked = read_preset(preset) if preset not in (None, "auto") else {}
             kept = {**stamp, **{k: v for k, v in asked.items() if k in ("recall", "rerank")}}
@@ -104,8 +100,8 @@ class Library:
             name = stamp.get("preset")
             made_with = read_preset(name) if name in PRESET_NAMES else {}
             resolved = load_settings(base=asked or made_with, stamp=kept, file=file, flags=settings)
-            _check_recall(root, stamp, resolved)
-        _make_folder(root, resolved, new=stamp is None)
+            check_recall(root, stamp, resolved)
+        make_folder(root, resolved, new=stamp is None)
         return cls(root, Parts(root, resolved, Catalog(root)), warnings=warnings)
 
     @property
@@ -354,77 +350,3 @@ class Library:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _read_stamp(folder: Path) -> dict[str, Any] | None:
-    """The settings that a library was made with; None if there is no library."""
-    path = folder / STAMP_FILE
-    try:
-        stamp: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        version = int(stamp.pop("schema_version"))
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        raise LibraryError(f"{folder} is a file, not a folder", remedy="name a folder") from None
-    except OSError as error:
-        raise LibraryError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LibraryError(
-            f"{path} is damaged: {error}",
-            remedy="restore it from a backup; catalog and vectors beside it are untouched",
-        ) from error
-    if version > SCHEMA_VERSION:
-        raise LibraryError(
-            f"{folder} has schema {version}, this program knows {SCHEMA_VERSION}",
-            remedy="update secondglance",
-        )
-    return stamp
-
-
-def _check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> None:
-    made_with = stamp.get("recall", {})
-    for name in ("model", "pretrained", "revision"):
-        now = getattr(resolved.recall, name)
-        if name in made_with and made_with[name] != now:
-            raise EmbedderMismatchError(
-                f"the library {folder} was made with recall.{name} = {made_with[name]!r}, "
-                f"not {now!r}",
-                remedy="leave that setting out, or index into a new folder",
-            )
-
-
-def _with_collection(settings: Settings) -> Settings:
-    """Two libraries on one server must not share a collection by accident."""
-    store = settings.store
-    if store.uri is None or store.collection is not None:
-        return settings
-    named = store.model_copy(update={"collection": f"{DEFAULT_COLLECTION}_{secrets.token_hex(4)}"})
-    return settings.model_copy(update={"store": named})
-
-
-def _make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
-    if not new:
-        return
-    stamp = {
-        "schema_version": SCHEMA_VERSION,
-        "preset": settings.preset,
-        "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
-        "rerank": settings.rerank.model_dump(include={"backend", "model", "revision"}),
-        # The token is a secret: it comes from the environment each time.
-        "store": settings.store.model_dump(exclude={"token", "timeout_s"}),
-    }
-    path = folder / STAMP_FILE
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise LibraryError(
-                f"{folder} holds other files", remedy="name a new or empty folder for the library"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise LibraryError(
-            f"cannot make a library in {folder}: {error.strerror}",
-            remedy="choose a folder that may be written, on a disk with room",
-        ) from error

@@ -1,0 +1,100 @@
+"""What a library folder was made with: `library.json`, written once."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from secondglance.config import Settings
+from secondglance.errors import EmbedderMismatchError, LibraryError
+from secondglance.ingest.catalog import SCHEMA_VERSION
+from secondglance.pipelines.build import DEFAULT_COLLECTION
+
+STAMP_FILE = "library.json"
+
+
+def read_stamp(folder: Path) -> dict[str, Any] | None:
+    """The settings that a library was made with; None if there is no library."""
+    path = folder / STAMP_FILE
+    try:
+        stamp: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        version = int(stamp.pop("schema_version"))
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise LibraryError(f"{folder} is a file, not a folder", remedy="name a folder") from None
+    except OSError as error:
+        raise LibraryError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LibraryError(
+            f"{path} is damaged: {error}",
+            remedy="restore it from a backup; catalog and vectors beside it are untouched",
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise LibraryError(
+            f"{folder} has schema {version}, this program knows {SCHEMA_VERSION}",
+            remedy="update secondglance",
+        )
+    return stamp
+
+
+def check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> None:
+    """Refuses settings that name another embedder than the library's.
+
+    Raises:
+        EmbedderMismatchError: They do.
+    """
+    made_with = stamp.get("recall", {})
+    for name in ("model", "pretrained", "revision"):
+        now = getattr(resolved.recall, name)
+        if name in made_with and made_with[name] != now:
+            raise EmbedderMismatchError(
+                f"the library {folder} was made with recall.{name} = {made_with[name]!r}, "
+                f"not {now!r}",
+                remedy="leave that setting out, or index into a new folder",
+            )
+
+
+def with_collection(settings: Settings) -> Settings:
+    """Two libraries on one server must not share a collection by accident."""
+    store = settings.store
+    if store.uri is None or store.collection is not None:
+        return settings
+    named = store.model_copy(update={"collection": f"{DEFAULT_COLLECTION}_{secrets.token_hex(4)}"})
+    return settings.model_copy(update={"store": named})
+
+
+def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
+    """Makes the folder of a new library, with its stamp.
+
+    Raises:
+        LibraryError: It holds other files, or cannot be written.
+    """
+    if not new:
+        return
+    stamp = {
+        "schema_version": SCHEMA_VERSION,
+        "preset": settings.preset,
+        "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        "rerank": settings.rerank.model_dump(include={"backend", "model", "revision"}),
+        # The token is a secret: it comes from the environment each time.
+        "store": settings.store.model_dump(exclude={"token", "timeout_s"}),
+    }
+    path = folder / STAMP_FILE
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise LibraryError(
+                f"{folder} holds other files", remedy="name a new or empty folder for the library"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise LibraryError(
+            f"cannot make a library in {folder}: {error.strerror}",
+            remedy="choose a folder that may be written, on a disk with room",
+        ) from error
