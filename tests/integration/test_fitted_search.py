@@ -21,7 +21,7 @@ from secondglance.pipelines import fitting, render
 from secondglance.types import Query, SearchResult
 from tests.media import write_pictures
 
-PICTURES = 48
+PICTURES = 24
 SHOWN = 5
 """Candidates of the searches below: the second pass takes its time."""
 
@@ -59,16 +59,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 
     base = tmp_path_factory.mktemp("fitted")
     media, folder = base / "media", base / "library"
-    write_collection(media, pictures=PICTURES, clips=0, texts=0, family=2)
+    write_collection(media, pictures=PICTURES, clips=0, texts=0, family=2, image_queries=0)
     rows = [json.loads(row) for row in (media / "queries.jsonl").read_text().splitlines()]
     queries = {row["id"]: row["text"] for row in rows if row.get("text") and not row.get("image")}
     qrels: dict[str, dict[str, int]] = {}
     for row in (media / "qrels.txt").read_text().splitlines():
         query, _, document, grade = row.split()
         qrels.setdefault(query, {})[document] = int(grade)
-    settings = {"store": {"backend": "exact"}, "rerank": {"max_pixels": 65_536}}
+    settings = {
+        "store": {"backend": "exact"},
+        "rerank": {"max_pixels": 65_536},
+        "search": {"recall": PICTURES},
+    }
     with Library.open(folder, preset="starter", settings=settings) as library:
-        library.index([media])
+        library.index([media / "pictures"])
         report = fitting.fit(library._parts, signals_of(library, media, queries, qrels), qrels)
         assert report.path == folder / "fusion.json"
     return folder, queries
