@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
+    from secondglance.evaluation.datasets import Dataset
     from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
+    from secondglance.library import Library
     from secondglance.pipelines.evaluate_run import EvaluateOptions, Progress
 
 
@@ -35,6 +37,10 @@ def evaluate(
         str | None, typer.Option(help="Instead: a standard dataset, such as flickr30k.")
     ] = None,
     dataset_folder: Annotated[Path | None, typer.Option(help="Where the dataset lies.")] = None,
+    split: Annotated[str, typer.Option(help="Of the dataset: test, 1k-test, ...")] = "test",
+    languages: Annotated[
+        str, typer.Option(help="Of the dataset's captions, commas between; left out: all.")
+    ] = "",
     systems: Annotated[
         str,
         typer.Option(
@@ -83,7 +89,8 @@ def evaluate(
     from secondglance.evaluation.tables import summary_table
     from secondglance.library import Library
 
-    asked, judged, warnings = _read(queries, qrels, captions, dataset, dataset_folder)
+    chosen = dataset and _dataset(dataset, dataset_folder, split, _names(languages))
+    asked, judged, warnings = _read(queries, qrels, captions, chosen or None)
     warn(warnings)
     options: EvaluateOptions = {
         "systems": _names(systems),
@@ -104,6 +111,8 @@ def evaluate(
         options["budget_queries"] = budget_queries
     settings = overrides(set_ or ())
     with Library.open(library, config=config, create=False, settings=settings) as opened:
+        if chosen:
+            warn(_beside(opened, chosen))
         try:
             with _bar() as bar:
                 options["on_progress"] = _Reporter(bar)
@@ -130,16 +139,31 @@ def evaluate(
 SHOWN_FILES = 5
 
 
+def _dataset(name: str, folder: Path | None, split: str, languages: Sequence[str]) -> Dataset:
+    from secondglance.evaluation.datasets import load
+
+    if folder is None:
+        raise InputError(f"where {name} lies is not said", remedy="name --dataset-folder")
+    return load(name, folder, split=split, languages=languages)
+
+
+def _beside(opened: Library, dataset: Dataset) -> list[str]:
+    """A warning where the library is not what the dataset's protocol searches."""
+    counts = opened.status()["counts"]
+    held = sum(counts.get(kind, 0) for kind in ("image", "video", "text"))
+    if held == len(dataset.documents):
+        return []
+    return [
+        f"the library holds {held} files and the protocol of {dataset.name} {dataset.split} has "
+        f"{len(dataset.documents)}: figures cannot be compared with published ones "
+        f"({dataset.protocol})"
+    ]
+
+
 def _read(
-    queries: Path | None,
-    qrels: Path | None,
-    captions: Path | None,
-    dataset: str | None,
-    dataset_folder: Path | None,
+    queries: Path | None, qrels: Path | None, captions: Path | None, dataset: Dataset | None
 ) -> tuple[Sequence[EvaluationQuery], Qrels, Sequence[str]]:
     """The queries, the judgments, and warnings about them."""
-    from secondglance.evaluation import judgments, trec
-
     ways = [bool(queries or qrels), captions is not None, dataset is not None]
     if sum(ways) != 1:
         raise InputError(
@@ -152,16 +176,14 @@ def _read(
 
         return caption_queries(captions)
     if dataset is not None:
-        if dataset_folder is None:
-            raise InputError(f"where {dataset} lies is not said", remedy="name --dataset-folder")
-        from secondglance.evaluation import datasets
-
-        return datasets.load(dataset, dataset_folder)
+        return dataset.queries, dataset.qrels, ()
     if queries is None or qrels is None:
         missing = "--queries" if queries is None else "--qrels"
         raise InputError(f"{missing} is missing", remedy="give both --queries and --qrels")
-    asked, warnings = judgments.read_queries(queries)
-    judged, more = trec.read_qrels(qrels)
+    from secondglance.evaluation.judgments import read_qrels, read_queries
+
+    asked, warnings = read_queries(queries)
+    judged, more = read_qrels(qrels)
     return asked, judged, [*warnings, *more]
 
 

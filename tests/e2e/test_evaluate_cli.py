@@ -69,6 +69,19 @@ def test_captions_become_queries(folder: Path) -> None:
     assert json.loads(done.stdout)["queries"] == 4
 
 
+def test_a_dataset_is_named_and_its_protocol_minded(folder: Path) -> None:
+    media = folder / "media"
+    (media / "test_image_names.txt").write_text("picture-0000.jpg\npicture-0002.jpg\n")
+    (media / "test_1kcaptions_de.txt").write_text("ein roter Kreis\nein blaues Feld\n")
+    done = run(
+        folder, "evaluate", "-L", folder / "lib", "--dataset", "xtd", "--dataset-folder", media,
+        "--languages", "de", "--out", folder / "xtd", "--systems", "clip", "--no-curves", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["queries"] == 2
+    assert "the library holds 4 files and the protocol of xtd test has 2" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
