@@ -22,7 +22,7 @@ from secondglance.evaluation.types import (
 )
 from secondglance.types import Kind, Query
 
-MEASURES = ("nDCG@10", "Success@1", "R@10", "RR")
+MEASURES = ("nDCG@10", "Hit@1", "Recall@10", "MRR")
 LANGUAGES = ("en", "zh", "")
 
 

@@ -17,7 +17,7 @@ SIGNIFICANT = 0.05
 MAIN_MEASURE = "nDCG@10"
 SECOND_PASS = ("rerank", "fusion")
 """Systems, before any `@`, that look a second time."""
-TERMINAL_MEASURES = ("nDCG@10", "Success@1", "R@10", "RR")
+TERMINAL_MEASURES = ("nDCG@10", "Hit@1", "Recall@10", "MRR")
 TERMINAL_WIDTH = 120
 SAME = 1e-9
 """Values of one query that differ by less are the same: it is neither won nor lost."""

@@ -114,7 +114,7 @@ class Summary:
 
     Attributes:
         system: Its name.
-        measure: As ir-measures writes it: `nDCG@10`.
+        measure: As `metrics` names it: `nDCG@10`, `Hit@1`.
         group: `all`, or `language=en`, `kind=image`, `length=1-3`.
         queries: How many.
         value: Mean and interval.
@@ -134,7 +134,7 @@ class Difference:
     Attributes:
         system: Its name.
         baseline: The other's.
-        measure: As ir-measures writes it.
+        measure: As `metrics` names it.
         group: As in `Summary`.
         queries: How many.
         value: Mean of the differences, and its paired interval.

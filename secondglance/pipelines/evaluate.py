@@ -28,6 +28,8 @@ from secondglance.retrieve.store import MAX_LIMIT
 DEPTHS = (5, 10, 20, 50, 100)
 BUDGETS_MS = (50.0, 100.0, 200.0, 500.0, 1000.0)
 BUDGET_QUERIES = 20
+ALIKE = 10
+"""Results of each system in which a query is looked for that was indexed as a text."""
 
 
 def evaluate(
@@ -62,7 +64,7 @@ def evaluate(
         qrels: Judgments, by any name that the library knows a document by.
         systems: `bm25`, `clip`, `clip+bm25`, `rerank`, `fusion`; `rerank@MODEL` and `fusion@MODEL`
             with another reranker; `replay:FILE`, a TREC run.
-        measures: As ir-measures writes them.
+        measures: As `metrics` names them.
         depth: Documents of a ranking.
         recall: Candidates that the second pass sees; None for `search.recall`.
         baseline: The system that others are compared with; None for `clip`, or else the first.
@@ -127,7 +129,7 @@ def evaluate(
 
     sample = cost.sample(list(run.queries), budget_queries) if curves else []
     run.rerank(sample, budgets_ms, on_scored=draw)
-    run.warnings += _leaks(parts, run, documents)
+    run.warnings += [*_leaks(parts, run, documents), *_indexed_queries(run)]
     on_progress(Progress(stage="measure"))
     values = {system.name: measured.values(run.rankings[system.name]) for system in chosen}
     found = Evaluation(
@@ -219,6 +221,22 @@ def _leaks(parts: Parts, run: Run, documents: Documents) -> list[str]:
             "queries it was not fitted on"
         )
     return warnings
+
+
+def _indexed_queries(run: Run) -> list[str]:
+    """A warning where the file of the queries was indexed with the media: each finds itself."""
+    found = []
+    for name, asked in run.queries.items():
+        wanted = asked.query.text.strip().casefold()
+        first = (hit for rankings in run.rankings.values() for hit in rankings[name][:ALIKE])
+        if wanted and any(h.grade is None and h.text.strip().casefold() == wanted for h in first):
+            found.append(name)
+    if not found:
+        return []
+    return [
+        f"{len(found)} queries are themselves texts in the library, where they come first and "
+        f"count as wrong: {named(found)}; index the media without the file of the queries"
+    ]
 
 
 def _fit(parts: Parts, run: Run, qrels: Qrels) -> dict[str, Any] | None:

@@ -439,3 +439,14 @@ def test_a_fit_is_kept_and_used_and_said(library: Library, asked: Asked, quick: 
     ranking = second.systems[0].rankings[queries[0].id]
     # Each of the same score is lower by a hair, so that trec_eval keeps their order.
     assert [each.score for each in ranking] == pytest.approx([h.score for h in hits], abs=1e-4)
+
+
+def test_a_file_of_queries_in_the_library_is_noticed(
+    scenes: Path, tmp_path: Path, asked: Asked
+) -> None:
+    shutil.copytree(scenes / "media" / "pictures", tmp_path / "media" / "pictures")
+    shutil.copy(scenes / "all" / "queries.jsonl", tmp_path / "media" / "asked.jsonl")
+    with Library.open(tmp_path / "l", preset="starter", settings=SETTINGS) as library:
+        library.index([tmp_path / "media"])
+        found = library.evaluate(*asked, systems=["clip"], curves=False)
+    assert any("are themselves texts in the library" in warning for warning in found.warnings)

@@ -111,7 +111,7 @@ def test_tables_hold_every_number(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert len(query) == 5 * 5
     assert query[0]["text"] == 'with "quotes", commas\nand lines'
-    assert all(float(r["RR"]) == evaluation.values[r["system"]]["RR"][r["query"]] for r in query)
+    assert all(float(r["MRR"]) == evaluation.values[r["system"]]["MRR"][r["query"]] for r in query)
 
 
 def test_runs_have_six_columns_and_names_that_are_files(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_headline_of_one_system_and_of_nothing() -> None:
     assert headline(nothing) == "No query was evaluated, so there is nothing to compare."
     assert "by words" not in headline(made_up(4, systems=("clip", "bm25")))
     assert compared_system(made_up(4, systems=("clip", "bm25"))) == "bm25"
-    assert main_measure(dataclasses.replace(made_up(1), measures=("RR", "AP"))) == "RR"
+    assert main_measure(dataclasses.replace(made_up(1), measures=("MRR", "AP"))) == "MRR"
 
 
 def printed(evaluation: Evaluation, **options: tuple[str, ...]) -> str:
@@ -252,7 +252,7 @@ def test_the_terminal_table() -> None:
             assert f"{summary.value.mean:.3f}" in text
     assert text.count(")*") == 2 * 4
     assert printed(made_up(30, p=0.2)).count(")*") == 0
-    assert "nDCG@10" not in printed(evaluation, measures=("RR",))
+    assert "nDCG@10" not in printed(evaluation, measures=("MRR",))
     with pytest.raises(InputError, match=r"not evaluated: P@7 \(choose of nDCG@10"):
         summary_table(evaluation, measures=("P@7",))
 

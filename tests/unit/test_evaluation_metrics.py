@@ -9,6 +9,7 @@ import pytest
 
 from secondglance.errors import InputError
 from secondglance.evaluation import judgments, metrics
+from secondglance.evaluation.tables import TERMINAL_MEASURES
 
 SHARED = Path(os.environ.get("SECONDGLANCE_SHARED", Path(__file__).parents[3] / "shared"))
 OFFICIAL = SHARED / "data" / "qrels" / "trec_eval_official"
@@ -196,3 +197,7 @@ def test_names_that_are_no_measure(written: str, message: str) -> None:
 
 def test_default_measures_are_known_by_these_names() -> None:
     assert metrics.known_measures(metrics.DEFAULT_MEASURES * 2) == metrics.DEFAULT_MEASURES
+
+
+def test_the_terminal_shows_measures_that_are_computed() -> None:
+    assert set(TERMINAL_MEASURES) <= set(metrics.DEFAULT_MEASURES)

@@ -326,7 +326,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def points(*means: float) -> Curve:
     made = tuple(
-        CurvePoint(x=10.0 * 2**i, values={"RR": Interval(mean=m, low=m - 0.1, high=m + 0.1)})
+        CurvePoint(x=10.0 * 2**i, values={"MRR": Interval(mean=m, low=m - 0.1, high=m + 0.1)})
         for i, m in enumerate(means)
     )
     return Curve(system="rerank", over="candidates", points=made)
@@ -334,7 +334,7 @@ def points(*means: float) -> Curve:
 
 def test_the_knee_brings_almost_all_of_the_gain() -> None:
     def at(*means: float) -> float:
-        found = knee(points(*means), "RR")
+        found = knee(points(*means), "MRR")
         assert found is not None
         return found.x
 
@@ -346,7 +346,7 @@ def test_the_knee_brings_almost_all_of_the_gain() -> None:
 
 
 def test_plots_take_the_colours_of_the_page_and_keep_their_text() -> None:
-    svg = curves_svg(made_up(), [points(0.1, 0.4)], "RR")
+    svg = curves_svg(made_up(), [points(0.1, 0.4)], "MRR")
     assert svg.startswith("<svg viewBox=")
     assert not re.search(r"#[0-9a-f]{6}\b(?!\")", svg)
     assert "var(--s1)" in svg
