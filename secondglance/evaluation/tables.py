@@ -254,9 +254,11 @@ def summary_table(evaluation: Evaluation, *, measures: Sequence[str] | None = No
         f"* chance is ruled out (adjusted p < {SIGNIFICANT:g})",
         caption_justify="left",
     )
-    table.add_column("system", overflow="fold", max_width=22)
+    # In a narrow terminal the differences wrap; a row without its name would say nothing.
+    longest = max((len(run.name) for run in evaluation.systems), default=0)
+    table.add_column("system", overflow="fold", min_width=min(longest, 22), max_width=22)
     for measure in measures:
-        table.add_column(escape(measure), justify="right", no_wrap=len(measures) <= 4)
+        table.add_column(escape(measure), justify="right")
     if timed:
         table.add_column("ms/query", justify="right")
     best = {measure: _best(evaluation, measure) for measure in measures}

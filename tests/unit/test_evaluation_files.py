@@ -234,11 +234,19 @@ def test_headline_of_one_system_and_of_nothing() -> None:
     assert main_measure(dataclasses.replace(made_up(1), measures=("MRR", "AP"))) == "MRR"
 
 
-def printed(evaluation: Evaluation, **options: tuple[str, ...]) -> str:
-    console = Console(file=io.StringIO(), width=120, color_system=None)
+def printed(evaluation: Evaluation, *, width: int = 120, **options: tuple[str, ...]) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     table = summary_table(evaluation, **options)
     console.print(table)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_narrow_terminal_still_names_the_systems() -> None:
+    names = ("clip", "replay:reranker.trec", "replay:embedding.trec")
+    text = printed(made_up(30, systems=names), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for name in names:
+        assert name in text
 
 
 def test_the_terminal_table() -> None:
