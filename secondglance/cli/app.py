@@ -65,10 +65,10 @@ app.command(
     epilog="Example: secondglance evaluate --library ~/media.library --queries queries.jsonl "
     "--qrels qrels.txt --out report"
 )(evaluate.evaluate)
-app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
-app.command(epilog="Example: secondglance models")(models.models)
-app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)
 app.command(
     epilog="Example: secondglance judge --library ~/media.library --queries queries.jsonl "
     "--out judged.qrels"
 )(judge.judge)
+app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
+app.command(epilog="Example: secondglance models")(models.models)
+app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

@@ -79,14 +79,14 @@ def library(cache: Path, media: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_help_is_quick_and_has_examples(cache: Path) -> None:
     code = (
         "import sys, secondglance.cli.app as app\n"
-        "heavy = {'torch', 'transformers', 'open_clip', 'pymilvus', 'faiss', 'decord', 'PIL'}\n"
+        "heavy = {'torch', 'transformers', 'open_clip', 'pymilvus', 'faiss', 'PIL', 'sklearn', 'scipy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "print(*[c.name or c.callback.__name__ for c in app.app.registered_commands])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     commands = done.stdout.split()
-    expected = "index search rerank cover status duplicates doctor models scenes"
+    expected = "index search rerank cover status duplicates evaluate judge doctor models scenes"
     assert commands == expected.split()
     for command in commands:
         shown = run(cache, command, "--help")

@@ -18,6 +18,7 @@ DATA = (
     "py.typed",
     "evaluation/templates/report.html.j2",
     "pipelines/templates/contact_sheet.html",
+    "pipelines/templates/judge.html",
     "scenes/SPRITES-LICENSE.txt",
     "scenes/kinds.csv",
     "scenes/sprites.webp",
