@@ -79,7 +79,8 @@ def library(cache: Path, media: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_help_is_quick_and_has_examples(cache: Path) -> None:
     code = (
         "import sys, secondglance.cli.app as app\n"
-        "heavy = {'torch', 'transformers', 'open_clip', 'pymilvus', 'faiss', 'PIL', 'sklearn', 'scipy'}\n"
+        "heavy = {'torch', 'transformers', 'open_clip', 'pymilvus', 'faiss', 'PIL', 'sklearn',"
+        " 'scipy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "print(*[c.name or c.callback.__name__ for c in app.app.registered_commands])"
     )
