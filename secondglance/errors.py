@@ -11,7 +11,8 @@ SecondGlanceError            one line for the user: what is wrong, and the remed
 |   `-- LibraryBusyError     another process is writing to the library
 |-- StoreError               the vector store is unreachable or refuses an operation
 |   `-- DimensionError       a vector's length is not the store's
-`-- RerankError              the second pass as a whole failed; recall order is still good
+|-- RerankError              the second pass as a whole failed; recall order is still good
+`-- StoppedError             whoever asked went away; nothing failed
 """
 
 from __future__ import annotations
@@ -84,3 +85,7 @@ class DimensionError(StoreError):
 
 class RerankError(SecondGlanceError):
     """The second pass as a whole failed."""
+
+
+class StoppedError(SecondGlanceError):
+    """Work was given up because whoever asked for it went away."""

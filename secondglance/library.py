@@ -28,7 +28,7 @@ from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.removal import Confirm
 from secondglance.pipelines.stamp import check_recall, make_folder, read_stamp, with_collection
-from secondglance.types import IndexReport, Kind, Query, SearchResult
+from secondglance.types import Content, IndexReport, Kind, PairScore, Query, SearchResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -224,6 +224,7 @@ class Library:
         group: bool = True,
         group_duplicates: bool | None = None,
         words: bool | None = None,
+        on_recall: Callable[[SearchResult], None] | None = None,
     ) -> SearchResult:
         """Answers a query in two passes; see `pipelines.search.search`.
 
@@ -243,7 +244,20 @@ class Library:
             group=group,
             group_duplicates=group_duplicates,
             words=words,
+            on_recall=on_recall,
         )
+
+    def rerank(
+        self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
+    ) -> list[PairScore]:
+        """Scores candidates that the caller brings with the library's reranker, in their order.
+
+        Raises:
+            MediaError: The query cannot be read.
+            ModelError: The reranker cannot be loaded.
+            RerankError: The second pass as a whole failed.
+        """
+        return self._parts.reranker().score(query, documents, instruction=instruction)
 
     def evaluate(
         self, queries: Sequence[EvaluationQuery], qrels: Qrels, **options: Unpack[EvaluateOptions]
@@ -318,6 +332,10 @@ class Library:
             return verify_pipeline.verify(self._parts)
         with self._writing(wait=False):
             return verify_pipeline.verify(self._parts, repair=repair)
+
+    def roots(self) -> tuple[str, ...]:
+        """The folders that were indexed."""
+        return tuple(self._parts.catalog.roots())
 
     def status(self) -> dict[str, Any]:
         """What the library holds and how it is set up; opens no model."""

@@ -210,6 +210,7 @@ class Hit:
     Attributes:
         rank: Final rank, from 1.
         id: Record id of the best segment.
+        item: Hash of the file's content; of a video it stays the same whichever moment is best.
         path: Absolute path of the file.
         kind: `image`, `video` or `text`.
         start_s: Start of the best moment of a video.
@@ -239,6 +240,7 @@ class Hit:
     score: float
     recall_score: float
     recall_rank: int
+    item: str = ""
     start_s: float | None = None
     end_s: float | None = None
     keyframe_s: float | None = None

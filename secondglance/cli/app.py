@@ -18,6 +18,7 @@ from secondglance.cli import (
     rerank,
     scenes,
     search,
+    serve,
     status,
 )
 from secondglance.cli.console import show_log
@@ -69,6 +70,7 @@ app.command(
     epilog="Example: secondglance judge --library ~/media.library --queries queries.jsonl "
     "--out judged.qrels"
 )(judge.judge)
+app.command(epilog="Example: secondglance serve --library ~/media.library")(serve.serve)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

@@ -190,6 +190,7 @@ def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int, tru
     return Hit(
         rank=recall_rank,
         id=best.id if best else match.id,
+        item=str(payload["item"]),
         path=candidate.paths[0],
         kind=payload["kind"],  # type: ignore[arg-type]
         score=match.score if candidate.fused_score is None else candidate.fused_score,

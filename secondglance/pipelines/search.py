@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from secondglance.errors import (
@@ -13,6 +14,7 @@ from secondglance.errors import (
     InputError,
     MediaError,
     SecondGlanceError,
+    StoppedError,
     StoreError,
 )
 from secondglance.pipelines import ordering, second_pass
@@ -23,8 +25,9 @@ from secondglance.pipelines.first_pass import (
     grouped,
     without_near_duplicates,
 )
+from secondglance.pipelines.second_pass import Candidate
 from secondglance.pipelines.word_recall import add_words
-from secondglance.rerank import score_cache
+from secondglance.rerank import score_cache, stopping
 from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.types import (
@@ -71,6 +74,7 @@ def search(
     group: bool = True,
     group_duplicates: bool | None = None,
     words: bool | None = None,
+    on_recall: Callable[[SearchResult], None] | None = None,
 ) -> SearchResult:
     """Answers a query.
 
@@ -91,10 +95,13 @@ def search(
         group: One hit a video with its best moments; otherwise each stretch is a hit.
         group_duplicates: One hit for pictures that look nearly the same; it names the others.
         words: Whether captions, texts and names are searched by the query's words, too.
+        on_recall: Called before the second pass, if there is one, with the answer as it would be
+            without it: hits of the same ids, in the order of the first pass.
 
     Raises:
         InputError: The query, the filter or a number cannot be used.
         StoreError: The store cannot be reached.
+        StoppedError: Whoever asked went away; see `rerank.stopping`.
     """
     defaults = parts.settings.search
     k = defaults.k if k is None else k
@@ -103,41 +110,43 @@ def search(
     if group_duplicates is None:
         group_duplicates = defaults.group_duplicates
     _check(query, k, recall)
-    condition = _condition(filter, kind)
+    asked = _Asked(
+        query=query,
+        recall=recall,
+        condition=_condition(filter, kind),
+        kind=kind,
+        group=group,
+        group_duplicates=group_duplicates,
+    )
     clock = _Clock()
-    with clock.stage("load"):
-        parts.embedder()
-        parts.store()
-    with clock.stage("embed"):
-        vector = embed_query(parts, query)
     warnings: list[str] = []
-    searched_words = bool(query.text.strip()) and (defaults.lexical if words is None else words)
-    with clock.stage("recall"):
-        candidates = by_vector(
-            parts, vector, recall, condition, group=group, group_duplicates=group_duplicates
-        )
-        if searched_words:
-            try:
-                candidates = add_words(
-                    parts,
-                    query,
-                    vector,
-                    candidates,
-                    wanted=recall,
-                    condition=condition,
-                    kind=kind,
-                    grouped=partial(grouped, parts, group=group),
-                )
-                if group_duplicates:
-                    candidates = without_near_duplicates(parts, candidates)
-            except (StoreError, CatalogError) as error:
-                # It may be read-only or damaged; the vectors answer alone.
-                logger.debug("word search failed", exc_info=True)
-                searched_words = False
-                warnings.append(f"words were not searched, only vectors: {error}")
+    words = bool(query.text.strip()) and (defaults.lexical if words is None else words)
+    candidates, words = _recall(parts, asked, clock, warnings, words=words)
     scores: list[PairScore | None] = [None] * len(candidates)
     cached = score_cache.CacheUse()
+
+    def answer() -> SearchResult:
+        ordered = ordering.order(
+            parts,
+            query,
+            candidates,
+            scores,
+            words=words,
+            min_score=defaults.min_score if min_score is None else min_score,
+        )
+        return SearchResult(
+            query=query,
+            hits=tuple(ordered.hits[:k]),
+            timings_ms=clock.timings_ms(),
+            warnings=(*warnings, *ordered.warnings),
+            rerank_cache_hits=cached.hits,
+            message=ordered.message,
+        )
+
     if rerank and candidates and parts.settings.rerank.backend != "passthrough":
+        if on_recall is not None:
+            on_recall(answer())
+        stopping.check()
         try:
             with clock.stage("load"):
                 parts.reranker()
@@ -152,29 +161,67 @@ def search(
                 )
             candidates, scores = found.candidates, found.scores
             warnings += found.warnings
-        except MediaError:
-            raise  # of the query itself: the user must know, not guess
+        except (MediaError, StoppedError):
+            raise  # of the query itself: the user must know, not guess; or nobody asks any more
         except Exception as error:
             logger.debug("second pass failed", exc_info=True)
             reason = str(error) if isinstance(error, SecondGlanceError) else repr(error)
             warnings.append(f"the second pass failed, results are in recall order: {reason}")
-    found_order = ordering.order(
-        parts,
-        query,
-        candidates,
-        scores,
-        words=searched_words,
-        min_score=defaults.min_score if min_score is None else min_score,
-    )
-    warnings += found_order.warnings
-    return SearchResult(
-        query=query,
-        hits=tuple(found_order.hits[:k]),
-        timings_ms=clock.timings_ms(),
-        warnings=tuple(warnings),
-        rerank_cache_hits=cached.hits,
-        message=found_order.message,
-    )
+    return answer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the first pass is asked for; see `search`."""
+
+    query: Query
+    recall: int
+    condition: Filter | None
+    kind: Kind | None
+    group: bool
+    group_duplicates: bool
+
+
+def _recall(
+    parts: Parts, asked: _Asked, clock: _Clock, warnings: list[str], *, words: bool
+) -> tuple[list[Candidate], bool]:
+    """The candidates of the first pass, and whether words were searched; adds to `warnings`."""
+    with clock.stage("load"):
+        parts.embedder()
+        parts.store()
+    stopping.check()
+    with clock.stage("embed"):
+        vector = embed_query(parts, asked.query)
+    with clock.stage("recall"):
+        candidates = by_vector(
+            parts,
+            vector,
+            asked.recall,
+            asked.condition,
+            group=asked.group,
+            group_duplicates=asked.group_duplicates,
+        )
+        if not words:
+            return candidates, False
+        try:
+            candidates = add_words(
+                parts,
+                asked.query,
+                vector,
+                candidates,
+                wanted=asked.recall,
+                condition=asked.condition,
+                kind=asked.kind,
+                grouped=partial(grouped, parts, group=asked.group),
+            )
+            if asked.group_duplicates:
+                candidates = without_near_duplicates(parts, candidates)
+        except (StoreError, CatalogError) as error:
+            # It may be read-only or damaged; the vectors answer alone.
+            logger.debug("word search failed", exc_info=True)
+            warnings.append(f"words were not searched, only vectors: {error}")
+            return candidates, False
+    return candidates, True
 
 
 def _check(query: Query, k: int, recall: int) -> None:

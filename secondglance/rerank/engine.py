@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from secondglance.errors import RerankError
+from secondglance.rerank import stopping
 from secondglance.rerank.batching import Pair
 from secondglance.rerank.replica import Beginning, Passes, Replica, Task
 from secondglance.rerank.scheduler import Job, Scheduler
@@ -73,12 +75,14 @@ class Engine:
 
         Raises:
             RerankError: The model failed, the time has passed, or the engine is closed.
+            StoppedError: Whoever asked went away; see `stopping`.
         """
         beginning: Beginning | None = None
         key: object = None
         jobs: deque[tuple[Sequence[Pair], Job]] = deque()
         try:
             for pairs in windows:
+                stopping.check()
                 if not pairs:
                     continue
                 if beginning is None or not beginning.begins(pairs, self.forward):
@@ -110,5 +114,17 @@ class Engine:
 def _read(
     pairs: Sequence[Pair], job: Job, timeout_s: float | None
 ) -> Iterator[tuple[int, PairScore]]:
-    for pair, score in zip(pairs, job.result(timeout_s), strict=True):
+    for pair, score in zip(pairs, _result(job, timeout_s), strict=True):
         yield pair.place, score
+
+
+def _result(job: Job, timeout_s: float | None) -> list[PairScore]:
+    """Waits for the scores, or until nobody wants them."""
+    if stopping.current() is None:
+        return job.result(timeout_s)
+    ends = None if timeout_s is None else time.monotonic() + timeout_s
+    while not job.wait(stopping.LOOK_EVERY_S):
+        stopping.check()
+        if ends is not None and time.monotonic() >= ends:
+            return job.result(0)
+    return job.result()

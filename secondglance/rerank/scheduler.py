@@ -51,6 +51,10 @@ class Job:
         """Whether `result` would answer or raise at once."""
         return self._done.is_set()
 
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for the end of the job, at most so many seconds; returns `done`."""
+        return self._done.wait(timeout_s)
+
     def result(self, timeout_s: float | None = None) -> list[PairScore]:
         """Waits for the scores.
 

@@ -21,8 +21,8 @@ ALLOWED = {
     "pipelines": BASE | STAGES | EVALUATION | {"models", "pipelines"},
     "library": BASE | STAGES | EVALUATION | {"pipelines"},
     "__main__": {"cli"},
-    "cli": BASE | EVALUATION | {"pipelines", "library", "scenes", "cli"},
-    "server": BASE | {"pipelines", "library", "server"},
+    "cli": BASE | EVALUATION | {"pipelines", "library", "scenes", "server", "cli"},
+    "server": BASE | STAGES | {"pipelines", "library", "server"},
 }
 MODULES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"

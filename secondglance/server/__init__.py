@@ -1,0 +1,1 @@
+"""The HTTP interface: search, reranking, indexing and media of a library, and a page for people."""

@@ -1,0 +1,69 @@
+"""The application: a library behind HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from secondglance import __version__
+from secondglance.errors import SecondGlanceError
+from secondglance.server import problems
+from secondglance.server.middleware import RequestId
+from secondglance.server.options import ServerOptions
+from secondglance.server.routes import health, rerank, search
+from secondglance.server.serving import Serving
+
+if TYPE_CHECKING:
+    from secondglance.library import Library
+
+DESCRIPTION = """Two-stage search for media libraries: CLIP recall, Qwen3-VL reranking.
+
+Errors are problem details (RFC 9457, `application/problem+json`)."""
+
+
+def create_app(library: Library, options: ServerOptions | None = None) -> FastAPI:
+    """The application that serves a library.
+
+    Args:
+        library: Open; it is not closed with the application.
+        options: None serves this machine only, without keys.
+    """
+    options = options or ServerOptions()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        server = Serving(library, options)
+        app.state.serving = server
+        loading = None
+        if options.preload:
+            server.not_ready = "the models are being loaded"
+            loading = asyncio.create_task(_load(server))
+        try:
+            yield
+        finally:
+            server.not_ready = "the server ends"
+            if loading is not None:
+                await asyncio.wait({loading})
+            await asyncio.to_thread(server.close)
+
+    app = FastAPI(
+        title="secondglance", version=__version__, description=DESCRIPTION, lifespan=lifespan
+    )
+    problems.install(app)
+
+    app.add_middleware(RequestId)
+    for part in (search, rerank, health):
+        app.include_router(part.router)
+    return app
+
+
+async def _load(server: Serving) -> None:
+    try:
+        await asyncio.to_thread(server.library.load)
+        server.not_ready = ""
+    except SecondGlanceError as error:
+        server.not_ready = f"the models cannot be loaded: {problems.without_paths(str(error))}"

@@ -1,0 +1,55 @@
+"""A server on a socket of its own, for tests that speak HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import httpx
+import uvicorn
+
+from secondglance.server.app import create_app
+from secondglance.server.options import ServerOptions
+from secondglance.server.run import listen
+
+if TYPE_CHECKING:
+    from secondglance.library import Library
+
+
+@contextlib.contextmanager
+def served(library: Library, options: ServerOptions | None = None) -> Iterator[str]:
+    """The address of a server that runs in a thread until the block ends."""
+    options = options or ServerOptions(port=0)
+    with listen("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(library, options),
+                log_level="error",
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=5,
+            )
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not server.started:
+            assert thread.is_alive(), "the server ended while it started"
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive(), "the server did not stop"
+
+
+@contextlib.contextmanager
+def client(library: Library, options: ServerOptions | None = None) -> Iterator[httpx.Client]:
+    """A client of such a server."""
+    with served(library, options) as url, httpx.Client(base_url=url, timeout=60) as found:
+        yield found
