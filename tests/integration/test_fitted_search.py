@@ -41,7 +41,6 @@ def signals_of(
             cosine=tuple(hit.recall_score for hit in hits),
             recall_rank=tuple(by_cosine.index(hit) + 1 for hit in hits),
             lexical_score=tuple(hit.lexical_score for hit in hits),
-            lexical_rank=tuple(None if hit.lexical_score is None else 1 for hit in hits),
             fused=tuple(hit.score for hit in hits),
             fused_rank=tuple(hit.recall_rank for hit in hits),
             rerank_score=tuple(
