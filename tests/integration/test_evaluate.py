@@ -66,7 +66,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def indexed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed(scenes: Path, tmp_path_factory: pytest.TempPathFactory, one_embedder: None) -> Path:
     """A library without captions, once."""
     folder = tmp_path_factory.mktemp("libraries") / "library"
     with Library.open(folder, preset="starter", settings=SETTINGS) as library:
