@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secondglance.cli.console import overrides, stderr, stdout, warn, write
-from secondglance.cli.options import ConfigOption, LibraryOption, SetOption
+from secondglance.cli.console import Stages, overrides, progress_bar, stderr, stdout, warn, write
+from secondglance.cli.options import ConfigOption, LibraryOption, SetOption, listed
 from secondglance.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secondglance.evaluation.datasets import Dataset
     from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
     from secondglance.library import Library
-    from secondglance.pipelines.evaluate_run import EvaluateOptions, Progress
+    from secondglance.pipelines.evaluate_run import EvaluateOptions, OnProgress, Progress
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
         ),
     ] = "bm25,clip,clip+bm25,rerank,fusion",
     measures: Annotated[
-        str | None, typer.Option(help="Such as nDCG@10,Recall@5, as ir-measures writes them.")
+        str | None, typer.Option(help="Commas between; such as nDCG@10,Recall@10,Hit@1,MRR,MAP.")
     ] = None,
     depth: Annotated[int, typer.Option(help="Documents of a ranking.", min=1)] = 100,
     recall: Annotated[
@@ -89,11 +89,11 @@ def evaluate(
     from secondglance.evaluation.tables import summary_table
     from secondglance.library import Library
 
-    chosen = dataset and _dataset(dataset, dataset_folder, split, _names(languages))
+    chosen = dataset and _dataset(dataset, dataset_folder, split, listed(languages))
     asked, judged, warnings = _read(queries, qrels, captions, chosen or None)
     warn(warnings)
     options: EvaluateOptions = {
-        "systems": _names(systems),
+        "systems": listed(systems),
         "depth": depth,
         "recall": recall,
         "baseline": baseline,
@@ -104,7 +104,7 @@ def evaluate(
         "unknown": "missed" if captions is None else "dropped",
     }
     if measures is not None:
-        options["measures"] = _names(measures)
+        options["measures"] = listed(measures)
     if budgets_ms is not None:
         options["budgets_ms"] = _numbers(budgets_ms)
     if budget_queries is not None:
@@ -114,8 +114,8 @@ def evaluate(
         if chosen:
             warn(_beside(opened, chosen))
         try:
-            with _bar() as bar:
-                options["on_progress"] = _Reporter(bar)
+            with progress_bar() as bar:
+                options["on_progress"] = _reporter(bar)
                 found = opened.evaluate(asked, judged, **options)
         except KeyboardInterrupt:
             stderr().print(
@@ -187,10 +187,6 @@ def _read(
     return asked, judged, [*warnings, *more]
 
 
-def _names(written: str) -> list[str]:
-    return [name.strip() for name in written.split(",") if name.strip()]
-
-
 def _numbers(written: str) -> list[float]:
     try:
         return [float(number) for number in written.split(",")]
@@ -233,39 +229,12 @@ STAGES = {
 }
 
 
-class _Reporter:
-    """Turns progress into a bar on stderr."""
+def _reporter(bar: Bar) -> OnProgress:
+    stages = Stages(bar, ("load", ""), STAGES["load"])
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._now = ("load", "")
-        self._task = bar.add_task(STAGES["load"], total=None)
-
-    def __call__(self, progress: Progress) -> None:
-        total = progress.total or None
-        if (progress.stage, progress.what) != self._now:
-            self._now = (progress.stage, progress.what)
-            self._bar.reset(self._task, total=total)  # a finished bar would keep its time
+    def report(progress: Progress) -> None:
         text = STAGES[progress.stage] + (f" ({progress.what})" if progress.what else "")
-        self._bar.update(self._task, description=text, completed=progress.done, total=total)
+        stage = progress.stage, progress.what
+        stages.show(stage, text, done=progress.done, total=progress.total)
 
-
-def _bar() -> Bar:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=stderr(),
-        transient=True,
-    )
+    return report

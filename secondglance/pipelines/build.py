@@ -118,9 +118,7 @@ class Parts:
         with self._making:
             self.__dict__.pop("_embedder", None)
             reranker = self.__dict__.pop("_reranker", None)
-            inner = getattr(reranker, "inner", reranker)
-            if hasattr(inner, "close"):
-                inner.close()
+            close_reranker(reranker)
             if self._scores is not None:
                 self._scores.close()
                 self._scores = None
@@ -280,6 +278,13 @@ def open_reranker(settings: RerankSettings) -> Reranker:
         **instruction,
         **model_options,
     )
+
+
+def close_reranker(reranker: object) -> None:
+    """Frees the memory of a reranker, also behind its cache of scores."""
+    inner = getattr(reranker, "inner", reranker)
+    if hasattr(inner, "close"):
+        inner.close()
 
 
 def open_cached_reranker(settings: RerankSettings, cache: ScoreCache) -> Reranker:

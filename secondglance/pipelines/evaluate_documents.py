@@ -7,11 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from secondglance.evaluation.judgments import Resolver, Unknown, matched
 from secondglance.evaluation.types import EvaluationQuery, Qrels
-from secondglance.ingest.catalog import Catalog
+from secondglance.ingest.catalog import CHUNK, Catalog
 from secondglance.pipelines.records import path_below
-
-AT_ONCE = 500
-"""Ids in one question to the catalog."""
 
 
 class Documents:
@@ -82,8 +79,8 @@ class Documents:
         records: dict[str, list[str]] = {}
         wanted = list(names)
         with self._catalog.transaction() as db:
-            for start in range(0, len(wanted), AT_ONCE):
-                some = wanted[start : start + AT_ONCE]
+            for start in range(0, len(wanted), CHUNK):
+                some = wanted[start : start + CHUNK]
                 marks = ",".join("?" * len(some))
                 rows = db.execute(f"SELECT hash, id FROM records WHERE id IN ({marks})", some)
                 for content, record in rows:

@@ -12,6 +12,7 @@ from secondglance.config import Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
 from secondglance.pipelines.build import DEFAULT_COLLECTION
+from secondglance.pipelines.replacing import replacing
 
 STAMP_FILE = "library.json"
 
@@ -90,9 +91,8 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
                 f"{folder} holds other files", remedy="name a new or empty folder for the library"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
     except OSError as error:
         raise LibraryError(
             f"cannot make a library in {folder}: {error.strerror}",
