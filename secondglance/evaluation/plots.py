@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from secondglance.evaluation.tables import milliseconds
+from secondglance.evaluation.tables import looks_twice, milliseconds
 from secondglance.evaluation.types import Cost, Curve, CurvePoint, Evaluation, Interval
 
 if TYPE_CHECKING:
@@ -147,11 +147,13 @@ def costs_svg(costs: Sequence[Cost]) -> str:
             )  # fmt: skip
             left = [a + b for a, b in zip(left, widths, strict=True)]
         reach = max(left, default=0.0) or 1.0
+        untimed = [looks_twice(cost.system) and "rerank" not in stages_of(cost) for cost in costs]
         for row, total in zip(rows, left, strict=True):
-            axes.text(total + reach * 0.015, row, milliseconds(total), va="center", color=INK)
+            shown = milliseconds(total) + (" + second pass" if untimed[row] else "")
+            axes.text(total + reach * 0.015, row, shown, va="center", color=INK)
         axes.set_yticks(rows, [_short(cost.system) for cost in costs])
         axes.set_ylim(len(costs) - 0.5, -0.5)
-        axes.set_xlim(0, reach * 1.2)
+        axes.set_xlim(0, reach * (1.6 if any(untimed) else 1.2))
         axes.xaxis.set_major_formatter(lambda x, _: milliseconds(x) if x else "0")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="y", visible=False)

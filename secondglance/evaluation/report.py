@@ -204,7 +204,7 @@ def _plots(
                 "title": "Time a query, by stage",
                 "svg": plots.costs_svg(costs),
                 "text": "Medians of each stage. The second pass counts only where scores were "
-                "not known before.",
+                "not known before; “+ second pass” stands where all were.",
             }
         )
     return drawn

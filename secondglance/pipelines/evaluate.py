@@ -130,7 +130,11 @@ def evaluate(
 
     sample = cost.sample(list(run.queries), budget_queries) if curves else []
     run.rerank(sample, budgets_ms, on_scored=draw)
-    run.warnings += [*_leaks(parts, run, documents), *_indexed_queries(run), *_indexed_media(run, documents)]
+    run.warnings += [
+        *_leaks(parts, run, documents),
+        *_indexed_queries(run),
+        *_indexed_media(run, documents),
+    ]
     on_progress(Progress(stage="measure"))
     values = {system.name: measured.values(run.rankings[system.name]) for system in chosen}
     found = Evaluation(
