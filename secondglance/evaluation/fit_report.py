@@ -78,8 +78,9 @@ def min_score_meaning(models: Sequence[FittedModel]) -> str:
     return (
         "A score is now the probability that a result is relevant, and --min-score leaves out what "
         f"is below: with --min-score {CUT_OFF}, {_share(found.matched)} of the "
-        f"{found.answered:,} queries that have an answer get one, and {_share(found.false_matches)} "
-        f"still would if nothing relevant were there ({model.name}).{order}"
+        f"{found.answered:,} queries that have an answer get one, and "
+        f"{_share(found.false_matches)} still would if nothing relevant were there "
+        f"({model.name}).{order}"
     )
 
 

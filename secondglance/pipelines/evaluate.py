@@ -246,7 +246,8 @@ def _indexed_queries(run: Run) -> list[str]:
 
 def _indexed_media(run: Run, documents: Documents) -> list[str]:
     """Warnings where the picture or clip of a query is a file of the library: it finds itself."""
-    wrong, right = [], []
+    wrong: list[str] = []
+    right: list[str] = []
     for name, asked in run.queries.items():
         files = [Path(file) for file in (asked.query.image, asked.query.video) if file]
         for document in documents.same_as(file for file in files if file.is_file()):

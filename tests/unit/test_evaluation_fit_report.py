@@ -112,7 +112,8 @@ def test_each_model_has_a_row_with_its_figures() -> None:
 
 
 def test_without_a_fit_there_is_no_section() -> None:
-    for fit in (None, {}):
+    nothing: tuple[dict[str, Any] | None, ...] = (None, {})
+    for fit in nothing:
         evaluation = dataclasses.replace(made_up(3, curves=False), fit=fit)
         assert fit_context(evaluation) is None
         text = said(evaluation)
@@ -143,8 +144,8 @@ def test_min_score_is_told_by_the_model_that_most_searches_use() -> None:
     assert "10 % of the 90 queries" in only_first
     assert "(text queries by vector, first pass)" in only_first
     kept = min_score_meaning([model(order="fixed")])
-    assert kept.endswith("The order of results stays as it was, so scores need not fall from one to "
-                         "the next.")  # fmt: skip
+    assert kept.endswith(" The order of results stays as it was, so scores need not fall from "
+                         "one to the next.")  # fmt: skip
     assert told in said(with_fit(*models))
 
 
