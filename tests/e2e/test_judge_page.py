@@ -187,9 +187,12 @@ def test_the_end_says_what_comes_next(page: Page, log: Path) -> None:
 
 def test_a_held_key_judges_one(page: Page, log: Path) -> None:
     page.keyboard.down("2")
+    shown(page, 2)
     page.keyboard.down("2")  # comes as a repeated one
-    page.keyboard.down("2")
     page.keyboard.up("2")
+    page.keyboard.press("?")  # handled after it
+    page.get_by_role("dialog").wait_for()
+    page.wait_for_function("() => !busy")
     shown(page, 2)
     counted(page, "1 of 4")
     assert grades(log) == {f"{LONG}.jpg": 2}
