@@ -37,10 +37,13 @@ def evaluate(
         str | None, typer.Option(help="Instead: a standard dataset, such as flickr30k.")
     ] = None,
     dataset_folder: Annotated[Path | None, typer.Option(help="Where the dataset lies.")] = None,
-    split: Annotated[str, typer.Option(help="Of the dataset: test, 1k-test, ...")] = "test",
+    split: Annotated[str, typer.Option(help="Of the dataset: test, full, 1k-1, ...")] = "test",
     languages: Annotated[
         str, typer.Option(help="Of the dataset's captions, commas between; left out: all.")
     ] = "",
+    direction: Annotated[
+        str, typer.Option(help="Of the dataset: text-to-media or image-to-text.")
+    ] = "text-to-media",
     systems: Annotated[
         str,
         typer.Option(
@@ -86,10 +89,13 @@ def evaluate(
     import json
 
     from secondglance.evaluation import report
+    from secondglance.evaluation.metrics import DEFAULT_MEASURES
     from secondglance.evaluation.tables import summary_table
     from secondglance.library import Library
 
-    chosen = dataset and _dataset(dataset, dataset_folder, split, listed(languages))
+    chosen = dataset and _dataset(
+        dataset, dataset_folder, split=split, languages=listed(languages), direction=direction
+    )
     asked, judged, warnings = _read(queries, qrels, captions, chosen or None)
     warn(warnings)
     options: EvaluateOptions = {
@@ -105,6 +111,8 @@ def evaluate(
     }
     if measures is not None:
         options["measures"] = listed(measures)
+    elif chosen:
+        options["measures"] = tuple(dict.fromkeys((*DEFAULT_MEASURES, *chosen.measures)))
     if budgets_ms is not None:
         options["budgets_ms"] = _numbers(budgets_ms)
     if budget_queries is not None:
@@ -139,23 +147,25 @@ def evaluate(
 SHOWN_FILES = 5
 
 
-def _dataset(name: str, folder: Path | None, split: str, languages: Sequence[str]) -> Dataset:
+def _dataset(
+    name: str, folder: Path | None, *, split: str, languages: Sequence[str], direction: str
+) -> Dataset:
     from secondglance.evaluation.datasets import load
 
     if folder is None:
         raise InputError(f"where {name} lies is not said", remedy="name --dataset-folder")
-    return load(name, folder, split=split, languages=languages)
+    return load(name, folder, split=split, languages=languages, direction=direction)
 
 
 def _beside(opened: Library, dataset: Dataset) -> list[str]:
     """A warning where the library is not what the dataset's protocol searches."""
     counts = opened.status()["counts"]
     held = sum(counts.get(kind, 0) for kind in ("image", "video", "text"))
-    if held == len(dataset.documents):
+    if held == dataset.size:
         return []
     return [
         f"the library holds {held} files and the protocol of {dataset.name} {dataset.split} has "
-        f"{len(dataset.documents)}: figures cannot be compared with published ones "
+        f"{dataset.size}: figures cannot be compared with published ones "
         f"({dataset.protocol})"
     ]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from secondglance.evaluation.judgments import Resolver, Unknown, matched
 from secondglance.evaluation.types import EvaluationQuery, Qrels
 from secondglance.ingest.catalog import CHUNK, Catalog
-from secondglance.pipelines.records import path_below
+from secondglance.pipelines.records import content_hash, path_below
 
 
 class Documents:
@@ -52,6 +53,15 @@ class Documents:
     def content(self, document: str) -> str | None:
         """The content that a document of this canonical name is."""
         return self._contents.get(document)
+
+    def same_as(self, files: Iterable[Path]) -> list[str]:
+        """The documents whose bytes are those of files, by canonical name.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        contents = (content_hash(file, manifest=False) for file in files)
+        return [self._names[content] for content in contents if content in self._names]
 
     def canonical(self, name: str) -> str | None:
         """The canonical name of a document by any of its names; None if none or several fit."""

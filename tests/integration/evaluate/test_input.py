@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from secondglance.errors import InputError
+from secondglance.evaluation.queries import described
 from secondglance.evaluation.types import EvaluationQuery
 from secondglance.library import Library
 from secondglance.pipelines.evaluate_run import Progress
@@ -171,3 +173,34 @@ def test_a_file_of_queries_in_the_library_is_noticed(
         library.index([tmp_path / "media"])
         found = library.evaluate(*asked, systems=["clip"], curves=False)
     assert any("are themselves texts in the library" in warning for warning in found.warnings)
+
+
+def test_a_query_picture_that_is_in_the_library_is_noticed(
+    library: Library, scenes: Path, tmp_path: Path
+) -> None:
+    pictures = sorted((scenes / "media" / "pictures").iterdir())
+    clip = next((scenes / "media" / "clips").iterdir())
+    for number, file in enumerate((*pictures[:2], clip)):
+        shutil.copy(file, tmp_path / f"asked-{number}{file.suffix}")
+    with Image.open(pictures[2]) as opened:
+        opened.resize((40, 40)).save(tmp_path / "smaller.png")
+    queries = [
+        described("q0", Query(image=tmp_path / f"asked-0{pictures[0].suffix}")),
+        described("q1", Query(image=tmp_path / f"asked-1{pictures[1].suffix}", text="the same")),
+        described("q2", Query(video=tmp_path / f"asked-2{clip.suffix}")),
+        described("q3", Query(image=tmp_path / "smaller.png")),
+    ]
+    names = [f"pictures/{path.name}" for path in pictures]
+    qrels = {
+        "q0": {names[2]: 1},  # itself not judged
+        "q1": {names[1]: 1, names[3]: 1},
+        "q2": {names[2]: 1, f"clips/{clip.name}": 0},
+        "q3": {names[2]: 1},  # the same picture in other bytes, as a query may well be
+    }
+    found = library.evaluate(queries, qrels, systems=["clip"], curves=False)
+    wrong, right = (line for line in found.warnings if "show a file that is itself" in line)
+    assert wrong.startswith("2 queries")
+    assert f"counts as wrong: q0 ({names[0]}), q2 (clips/{clip.name}); index" in wrong
+    assert "1 queries show a file that is itself in the library and judged relevant" in right
+    assert f"q1 ({names[1]})" in right
+    assert documents(found, "clip", "q0")[0] == names[0]
