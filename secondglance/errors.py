@@ -12,6 +12,7 @@ SecondGlanceError            one line for the user: what is wrong, and the remed
 |-- StoreError               the vector store is unreachable or refuses an operation
 |   `-- DimensionError       a vector's length is not the store's
 `-- RerankError              the second pass as a whole failed; recall order is still good
+    `-- StoppedError         the caller wanted no more of it
 """
 
 from __future__ import annotations
@@ -84,3 +85,7 @@ class DimensionError(StoreError):
 
 class RerankError(SecondGlanceError):
     """The second pass as a whole failed."""
+
+
+class StoppedError(RerankError):
+    """The caller asked the second pass to stop before it was done."""
