@@ -105,7 +105,8 @@ def test_the_cell_that_the_score_needs_has_all_of_the_effect() -> None:
     assert found.regions is not None
     assert found.regions.peak == (4.5 / 6, 1.5 / 6)
     assert (found.regions.width, found.regions.height, found.regions.at_s) == (120, 120, None)
-    assert (found.kind, found.log_odds) == ("image", pytest.approx(10))
+    assert found.kind == "image"
+    assert found.log_odds == pytest.approx(10)
     assert found.score == pytest.approx(1 / (1 + math.exp(-10)))
     assert found.pairs == sum(reranker.calls) == 37
     assert max(reranker.calls) <= BATCH
