@@ -107,8 +107,10 @@ def test_langchain_retriever(open_library: Open, tmp_path: Path) -> None:
     assert text.page_content == "A dog on a beach."
     compressor = SecondGlanceCompressor(reranker=library._parts.reranker())
     again = compressor.compress_documents(found, QUERY)
+    by_score = sorted(hits, key=lambda hit: -(hit.rerank_score or 0.0))
+    assert [d.metadata["path"] for d in again] == [hit.path for hit in by_score]
     assert [d.metadata["rerank_score"] for d in again] == pytest.approx(
-        [hit.rerank_score for hit in hits]
+        [hit.rerank_score for hit in by_score]
     )
 
 

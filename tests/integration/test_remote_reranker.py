@@ -455,8 +455,14 @@ def test_a_search_over_a_remote_reranker_and_without_it(
 ) -> None:
     write_pictures(tmp_path / "photos", 5)
     with serving(answering(starter)) as server:
-        settings = {"backend": "remote", "url": server.url, "api_key": KEY, "retries": 0, "timeout_s": 120,
-                    "model": "builtin:starter"}  # fmt: skip
+        settings = {
+            "backend": "remote",
+            "url": server.url,
+            "api_key": KEY,
+            "retries": 0,
+            "timeout_s": 120,
+            "model": "builtin:starter",
+        }
         library = open_library(rerank=settings)
         library.index([tmp_path / "photos"])
         found = library.search("a red ball", k=5)
