@@ -76,7 +76,7 @@ def test_behind_milvus(
             for i in range(6)
         ],
     )
-    names: dict[str, Any] = {"embed": lambda words: list(map(float, clip.embed_texts([words])[0]))}
+    names: dict[str, Any] = {"embed": lambda words: clip.embed_texts([words])[0].tolist()}
     with_python, without = blocks("rerank-behind-milvus.md", reranker=server.origin)
     run(with_python, names)
     try:
