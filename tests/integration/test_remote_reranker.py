@@ -102,6 +102,7 @@ def test_scores_through_the_wire_are_the_local_ones(
         Content(images=(picture(5, width=100, height=80),)),
     ]
     documents = [*exact, unreadable, *as_jpeg]
+    cases: list[tuple[Content, str | None]]
     cases = [(Content(images=(images[2],)), "Find the same.")]
     if encoding == "lossless":
         cases.append((Content(texts=QUERY.texts, videos=(stretch,)), None))
