@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secondglance.config import Settings
+from secondglance.config import RerankSettings, Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
 from secondglance.pipelines.build import DEFAULT_COLLECTION
@@ -68,6 +68,11 @@ def with_collection(settings: Settings) -> Settings:
     return settings.model_copy(update={"store": named})
 
 
+def _of_reranker(settings: RerankSettings) -> set[str]:
+    where = {"url", "dialect"} if settings.backend == "remote" else set()
+    return {"backend", "model", "revision"} | where
+
+
 def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
     """Makes the folder of a new library, with its stamp.
 
@@ -80,8 +85,8 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
         "schema_version": SCHEMA_VERSION,
         "preset": settings.preset,
         "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
-        "rerank": settings.rerank.model_dump(include={"backend", "model", "revision"}),
-        # The token is a secret: it comes from the environment each time.
+        "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
+        # Token and API key are secrets: they come from the environment each time.
         "store": settings.store.model_dump(exclude={"token", "timeout_s"}),
     }
     path = folder / STAMP_FILE

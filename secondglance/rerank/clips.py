@@ -52,22 +52,22 @@ def load_clip(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, tuple[floa
 
 
 def read_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
-    """Reads and resizes the frames of a clip that the model is to see.
+    """Reads the frames of a clip that the model sees, resized.
 
     Returns:
-        uint8 of shape (frames, 3, height, width), and the time of each frame in seconds.
+        uint8 of shape (frames, 3, height, width), and the time of each in seconds.
 
     Raises:
         MediaError: It cannot be read.
     """
     if clip.frames:
         return _from_frames(clip, limits)
-    if clip.path is not None:
-        try:
-            return _from_file(clip.path, clip, limits)
-        except MediaError as error:
-            raise MediaError(f"{clip.path}: {error.problem}", remedy=error.remedy) from None
-    raise MediaError("a clip without a file and without frames")
+    if clip.path is None:
+        raise MediaError("a clip without a file and without frames")
+    try:
+        return _from_file(clip.path, clip, limits)
+    except MediaError as error:
+        raise MediaError(f"{clip.path}: {error.problem}", remedy=error.remedy) from None
 
 
 def sample(
