@@ -37,9 +37,10 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _UNICAST = ipaddress.ip_network("2000::/3")
 _RELAYED = ipaddress.ip_network("2002::/16")
 """6to4 carries an IPv4 address, of any network."""
-_SPECIAL = tuple(
-    ipaddress.ip_network(network)
-    for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")
+_SPECIAL = (
+    ipaddress.ip_network("168.63.129.16/32"),
+    ipaddress.ip_network("192.0.0.0/24"),
+    ipaddress.ip_network("192.88.99.0/24"),
 )
 """Services of clouds under addresses that Python takes for global (Azure, Oracle), and the relays
 of 6to4."""

@@ -329,7 +329,10 @@ def test_a_name_that_is_not_known(site: Site, tmp_path: Path) -> None:
 
 
 def test_no_http(site: Site, tmp_path: Path) -> None:
-    site.pages["/a"] = lambda to: to.wfile.write(b"SSH-2.0-OpenSSH\r\n\r\n") and None
+    def other(to: BaseHTTPRequestHandler) -> None:
+        to.wfile.write(b"SSH-2.0-OpenSSH\r\n\r\n")
+
+    site.pages["/a"] = other
     with pytest.raises(MediaError, match="no HTTP"):
         remote(site).fetch("http://media.example/a", tmp_path / "x")
 
