@@ -128,8 +128,13 @@ def wanted_content(query: Query) -> Content:
     return Content(
         texts=(query.text,) if query.text.strip() else (),
         images=(Path(query.image).expanduser(),) if query.image is not None else (),
-        videos=(VideoClip(path=Path(query.video).expanduser()),) if query.video else (),
+        videos=_clips(query),
     )
+
+
+def _clips(query: Query) -> tuple[VideoClip, ...]:
+    files = (VideoClip(path=Path(query.video).expanduser()),) if query.video else ()
+    return files if query.clip is None else (*files, query.clip.clip)
 
 
 def _is_away(candidate: Candidate) -> bool:
