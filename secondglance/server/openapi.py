@@ -81,6 +81,7 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
         answers = operation.setdefault("responses", {})
         for status, said in _problems_of(path, method, operation).items():
             answers.setdefault(str(status), {"description": said})
+        operation["responses"] = dict(sorted(answers.items()))
         for status, answer in answers.items():
             if status.isdigit() and int(status) >= 400:
                 answer["content"] = {
