@@ -5,6 +5,8 @@ Plain ASGI: Starlette's `BaseHTTPMiddleware` would hide from a request that its 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from secondglance.server import problems
@@ -18,6 +20,8 @@ UPLOADS = "/v1/uploads"
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 MAX_URL_BYTES = 8 * 1024
+DRAINED_BYTES = 4_000_000
+DRAIN_S = 1.0
 
 HEADERS: tuple[tuple[str, str], ...] = (
     (
@@ -108,6 +112,7 @@ class SizeLimits:
         )
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         if any(not value.isdigit() or int(value) > most for value in lengths):
+            await _drain(receive)
             await problems.respond(too_large, scope, receive, send)
             return
         taken = 0
@@ -137,7 +142,23 @@ class SizeLimits:
             if taken <= most:
                 raise
         if taken > most and not started:
+            await _drain(receive)
             await problems.respond(too_large, scope, receive, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Reads on for a moment: a client that is cut off while it sends does not see the answer."""
+
+    async def read() -> None:
+        left = DRAINED_BYTES
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b"")) + 1
+            if not message.get("more_body", False):
+                return
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(read(), DRAIN_S)
 
 
 class _BodyTooLarge(Exception):

@@ -191,6 +191,6 @@ def without_secrets(_: Any, __: str, event: EventDict) -> EventDict:
     if isinstance(failed, tuple) and failed[1] is not None:
         event["error"] = problems.where(failed[1])
     for name, value in event.items():
-        if isinstance(value, str):
+        if isinstance(value, str) and name != "route":
             event[name] = problems.without_paths(value)
     return event
