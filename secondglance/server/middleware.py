@@ -124,7 +124,7 @@ class SizeLimits:
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 if taken > most:
-                    raise _BodyTooLarge
+                    raise _BodyTooLargeError
             return message
 
         async def held(message: Message) -> None:
@@ -136,7 +136,7 @@ class SizeLimits:
 
         try:
             await self._app(scope, counted, held)
-        except _BodyTooLarge:
+        except _BodyTooLargeError:
             pass
         except Exception:
             if taken <= most:
@@ -161,7 +161,7 @@ async def _drain(receive: Receive) -> None:
         await asyncio.wait_for(read(), DRAIN_S)
 
 
-class _BodyTooLarge(Exception):
+class _BodyTooLargeError(Exception):
     """Ends the read of a body."""
 
 

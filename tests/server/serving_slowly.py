@@ -32,7 +32,7 @@ def with_grace(**given: Any) -> options.ServerOptions:
     return RealOptions(**{**given, "shutdown_s": GRACE_S})
 
 
-Library.rerank = score  # type: ignore[assignment]
+Library.rerank = score  # type: ignore[method-assign]
 options.ServerOptions = with_grace  # type: ignore[assignment,misc]
 sys.argv = ["secondglance", *sys.argv[3:]]
 cli.main()

@@ -77,7 +77,7 @@ def test_an_id_that_could_forge_a_line_is_replaced(
     empty: Library, log: io.StringIO, given: str
 ) -> None:
     with client(empty) as http:
-        answer = http.get("/healthz", headers={"X-Request-ID": given.encode("latin-1")})
+        answer = http.get("/healthz", headers={b"X-Request-ID": given.encode("latin-1")})
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
     assert lines(log)[-1]["request_id"] == answer.headers["x-request-id"]
 

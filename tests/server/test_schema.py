@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.control import SkipTest
+from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -19,7 +23,7 @@ from secondglance.library import Library
 from secondglance.server.options import ServerOptions
 from tests.served import served
 
-EXAMPLES = 25
+EXAMPLES = 15
 """Requests of each operation and mode."""
 CHECKS = [
     not_a_server_error,
@@ -41,8 +45,8 @@ def test_no_request_of_the_schema_finds_a_fault(url: str, mode: GenerationMode) 
     schema.config.generation.update(modes=[mode])
     tried = 0
     for result in schema.get_all_operations():
-        operation = result.ok()
-        strategy = operation.as_strategy(generation_mode=mode)
+        assert isinstance(result, Ok)
+        strategy = result.ok().as_strategy(generation_mode=mode)
 
         @given(case=strategy)
         @settings(
@@ -53,10 +57,11 @@ def test_no_request_of_the_schema_finds_a_fault(url: str, mode: GenerationMode) 
             phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        def ask(case: schemathesis.Case) -> None:
+        def ask(case: Any) -> None:
             nonlocal tried
             tried += 1
             case.call_and_validate(checks=CHECKS, timeout=60)
 
-        ask()
+        with contextlib.suppress(SkipTest):  # nothing of it can be wrong
+            ask()
     assert tried > EXAMPLES

@@ -89,7 +89,7 @@ def test_the_server_answers_to_the_name_of_its_link(
 ) -> None:
     """Asks in the moment when the server would begin to wait."""
     asked = gradio(monkeypatch, LINK)
-    monkeypatch.setattr("secondglance.server.observe.set_up_log", lambda format: None)
+    monkeypatch.setattr("secondglance.server.observe.set_up_log", lambda _: None)
     statuses: list[int] = []
 
     def run_once(self: Any, sockets: list[Any]) -> None:
@@ -114,9 +114,7 @@ def test_the_server_answers_to_the_name_of_its_link(
     assert statuses == [200, 401, 421]
 
 
-def test_no_server_starts_without_its_link(
-    empty: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_server_starts_without_its_link(empty: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     gradio(monkeypatch, OSError("no network"))
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("it ran"))
     with pytest.raises(InputError, match="no public link"):
