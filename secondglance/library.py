@@ -17,13 +17,14 @@ from secondglance.ingest.catalog import Catalog
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
-from secondglance.pipelines import fitting
+from secondglance.pipelines import fitting, locate
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import judge as judge_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
+from secondglance.pipelines.locate import Located
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.removal import Confirm
@@ -339,6 +340,10 @@ class Library:
             return verify_pipeline.verify(self._parts)
         with self._writing(wait=False):
             return verify_pipeline.verify(self._parts, repair=repair)
+
+    def located(self, id: str) -> Located | None:
+        """What a record is and where its file is, inside the indexed folders; see `locate`."""
+        return locate.locate(self._parts, id)
 
     def roots(self) -> tuple[str, ...]:
         """The folders that were indexed."""

@@ -42,7 +42,10 @@ class Shapes:
         """
         query = result.query
         said = {"text": query.text, "not": query.not_text, "instruction": query.instruction or ""}
-        said |= {"image": "given" if query.image else "", "video": "given" if query.video else ""}
+        said |= {
+            "image": "given" if query.image else "",
+            "video": "given" if query.video or query.clip else "",
+        }
         return SearchResponse(
             id=request_id,
             query={key: value for key, value in said.items() if value},
