@@ -35,9 +35,10 @@ from common import report
 
 RSS_EVERY_S = 5.0
 WARM_UP_S = 20.0
-ALONE_S = 15.0
+ALONE_S = 20.0
 START_S = 300.0
 DOCUMENTS = 10
+RECALL = 10
 MIX = ("search-text", "search-picture", "rerank", "search-text")
 """Kinds of requests, in turn."""
 SETTLED_SHARE = 0.5
@@ -77,12 +78,12 @@ class Asks:
         words = f"{self._texts[number % len(self._texts)]} {number}"
         picture = self._pictures[number % len(self._pictures)]
         if kind == "search-text":
-            return "/v1/search", {"query": words, "k": 10, "recall": 20}
+            return "/v1/search", {"query": words, "k": 10, "recall": RECALL}
         if kind == "search-picture":
             return "/v1/search", {
                 "query": {"text": words, "image": picture},
                 "k": 10,
-                "recall": 20,
+                "recall": RECALL,
             }
         documents: list[Any] = []
         for place in range(DOCUMENTS):
@@ -241,13 +242,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--pictures", type=int, default=120)
+    parser.add_argument("--pictures", type=int, default=80)
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         made = write_collection(
-            scratch / "scenes", pictures=options.pictures, clips=10, texts=30, seed=1
+            scratch / "scenes", pictures=options.pictures, clips=6, texts=20, seed=1
         )
         library = scratch / "library"
         command = [sys.executable, "-m", "secondglance", "index", str(scratch / "scenes")]
