@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.markup import escape
@@ -184,9 +184,9 @@ def serve(
     SIGTERM (exit code 0): requests finish, and an index job stops with what it has.
     """
     from secondglance.library import Library
+    from secondglance.server.keys import read_keys
     from secondglance.server.options import ServerOptions
     from secondglance.server.run import run
-    from secondglance.server.keys import read_keys
 
     options = ServerOptions(
         host=host,
@@ -253,9 +253,11 @@ def _reports(library: Path, given: Sequence[Path] | None) -> tuple[Path, ...]:
 
 
 def _log_format(given: str) -> Literal["console", "json"]:
-    if given == "console" or given == "json":
-        return given
-    raise typer.BadParameter(f"{given!r} is neither console nor json", param_hint="--log-format")
+    if given not in ("console", "json"):
+        raise typer.BadParameter(
+            f"{given!r} is neither console nor json", param_hint="--log-format"
+        )
+    return cast(Literal["console", "json"], given)
 
 
 def _warn_of_others(options: ServerOptions) -> None:
