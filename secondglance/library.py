@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -125,6 +125,8 @@ class Library:
     ) -> IndexReport:
         """Brings the library up to date with folders and files; see `pipelines.index.index`.
 
+        Another thread can end it, see `rerank.stopping`: nothing that was indexed is lost.
+
         Args:
             paths: Folders and files.
             prune: Also remove files elsewhere that are gone.
@@ -137,6 +139,7 @@ class Library:
             InputError: A path does not exist, or there is none.
             LibraryBusyError: Another process indexes into this library.
             LibraryError: The folder cannot be written.
+            IndexStoppedError: It was told to stop; its report says what was done.
         """
         with self._writing(wait=wait):
             return index_pipeline.index(
@@ -314,6 +317,10 @@ class Library:
         """
         self._parts.embedder()
         self._parts.reranker()
+
+    def loaded(self) -> dict[Literal["recall", "rerank"], int]:
+        """Bytes of memory of the models that are loaded; loads none."""
+        return self._parts.loaded()
 
     def unload(self) -> None:
         """Frees the memory of both models, after what they work on; the next search loads them."""

@@ -16,7 +16,18 @@ from secondglance.server.metrics import Metrics
 from secondglance.server.middleware import SecurityHeaders
 from secondglance.server.observe import Observe
 from secondglance.server.options import ServerOptions
-from secondglance.server.routes import health, media, metrics, rerank, search, session, uploads
+from secondglance.server.routes import (
+    health,
+    index,
+    media,
+    metrics,
+    models,
+    reports,
+    rerank,
+    search,
+    session,
+    uploads,
+)
 from secondglance.server.serving import Serving
 
 if TYPE_CHECKING:
@@ -69,7 +80,18 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
     security.install(app, options)
     app.add_middleware(Observe, metrics=counts)
     app.add_middleware(SecurityHeaders)
-    for part in (search, rerank, uploads, media, session, health, metrics):
+    for part in (
+        search,
+        rerank,
+        uploads,
+        media,
+        index,
+        models,
+        reports,
+        session,
+        health,
+        metrics,
+    ):
         app.include_router(part.router)
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from secondglance.server.inputs import Inputs
+from secondglance.server.jobs import Jobs
 from secondglance.server.metrics import Metrics
 from secondglance.server.options import ServerOptions
 from secondglance.server.shapes import Shapes
@@ -39,6 +40,7 @@ class Serving:
         )
         self.inputs = Inputs(library, options)
         self.shapes = Shapes(library)
+        self.jobs = Jobs(library)
         self.not_ready = ""
         """Why the server is not ready; empty if it is."""
 
@@ -62,7 +64,8 @@ class Serving:
         return {"recall": "_embedder" in made, "rerank": "_reranker" in made}
 
     def close(self) -> None:
-        """Ends all work. The library stays open."""
+        """Ends all work, and index jobs with what they have. The library stays open."""
+        self.jobs.close()
         self.queue.close()
         self.inputs.close()
 
