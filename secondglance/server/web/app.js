@@ -36,7 +36,7 @@ function route() {
   else if (tab === 'library') library.show();
   const words = tab === 'search' ? found.get('q') : null;
   document.title = `${words || t(TITLES[tab])} – secondglance`;
-  if (changed && tab === 'search' && matchMedia('(hover: hover)').matches) document.getElementById('q').focus({ preventScroll: true });
+  if (changed && tab === 'search' && !parameters && matchMedia('(hover: hover)').matches) document.getElementById('q').focus({ preventScroll: true });
 }
 
 function theme() {

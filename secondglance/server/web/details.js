@@ -39,12 +39,12 @@ function fill(hit, { asked, onLike, previous, next }) {
       next ? button({ icon: 'right', className: 'glass step on', label: 'details.next', on: { click: next } }) : null),
     h('aside', { class: 'info' },
       h('header', {}, h('h2', {}, fileName(hit.path)),
+        h('a', { class: 'button plain icon', href: media(hit.id), target: '_blank', rel: 'noopener', label: 'details.original' }, icon('open')),
         button({ icon: 'close', label: 'app.close', on: { click: () => box.close() } })),
       hit.path.includes('/') ? h('p', { class: 'path' }, hit.path) : null,
       scores(hit),
       h('div', { class: 'actions' }, explain,
-        button({ icon: 'like', t: 'card.like', className: 'secondary', on: { click: () => { box.close(); onLike(hit); } } }),
-        h('a', { class: 'button plain icon', href: media(hit.id), target: '_blank', rel: 'noopener', label: 'details.original' }, icon('open'))),
+        button({ icon: 'like', t: 'card.like', className: 'secondary', on: { click: () => { box.close(); onLike(hit); } } })),
       why,
       hit.moments.length > 0 ? moments(hit, shown) : null,
       hit.text && hit.kind !== 'text' ? h('section', {}, h('h3', { t: 'details.caption' }), h('p', { class: 'quote' }, hit.text)) : null,
@@ -59,10 +59,16 @@ function large(hit) {
     video.poster = thumbnail(hit.id, 1024);
     video.addEventListener('error', () => video.replaceWith(still(hit), h('p', { class: 'unplayable', t: 'details.unplayable' })));
     video.play().catch(() => {});
-    return { element: h('div', { class: 'frame' }, video), media: video };
+    return { element: framed(hit, video), media: video };
   }
   const image = still(hit);
-  return { element: h('div', { class: 'frame' }, image), media: image };
+  return { element: framed(hit, image), media: image };
+}
+
+/** A frame of the media's shape, so that it fills the stage and a map fits over it. */
+function framed(hit, shown) {
+  const { width = 640, height = 480 } = hit.metadata;
+  return h('div', { class: 'frame', vars: { ratio: width / height, pixels: width } }, shown);
 }
 
 function still(hit) {

@@ -67,7 +67,7 @@ export class Grid {
   /** Height that rows aim at. */
   target() {
     const width = this.root.clientWidth;
-    return width < 520 ? 132 : Math.min(236, Math.max(168, width / 5.4));
+    return width < 520 ? 146 : Math.min(236, Math.max(168, width / 5.4));
   }
 
   /** Grey boxes, while nothing is known. */

@@ -65,7 +65,8 @@ export function number(value, digits = 0) {
 export function percent(value) {
   if (value === null || value === undefined) return '–';
   const shown = value * 100;
-  const digits = shown > 0 && shown < 1 ? 1 : shown > 99 && shown < 100 ? 1 : 0;
+  if (shown > 0 && shown < 1) return '<1 %';
+  const digits = shown > 99 && shown < 99.95 ? 1 : 0;
   return `${new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(shown)} %`;
 }
 

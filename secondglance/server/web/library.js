@@ -64,7 +64,7 @@ async function drawLibrary() {
   const facts = [['library.preset', found.preset], ['library.store', [found.store, found.index].filter(Boolean).join(', ')], ['library.embedder', short(found.embedder)], ['library.reranker', short(found.reranker)]];
   parts.roots.replaceChildren(
     found.roots.length ? h('ul', { class: 'roots' }, ...found.roots.map((each) => h('li', {},
-      icon(each.present ? 'library' : 'warning'), h('div', {}, h('b', {}, each.name), h('span', { class: 'muted' }, each.present ? t('library.count', { count: each.files }) : each.absence ?? t('library.absent'))),
+      icon(each.present ? 'library' : 'warning'), h('div', {}, h('b', {}, each.name), h('span', { class: 'muted' }, each.present ? t('library.count', { count: each.files }) : t(each.absence === 'empty' ? 'library.empty' : 'library.absent'))),
       button({ icon: 'refresh', label: ['library.index_one', { name: each.name }], disabled: !each.present, on: { click: () => index([each.name]) } }))))
       : h('p', { class: 'muted', t: 'library.no_roots' }),
     h('dl', { class: 'facts' }, ...facts.filter(([, value]) => value).flatMap(([key, value]) => [h('dt', { t: key }), h('dd', {}, value)])));
@@ -129,6 +129,7 @@ async function follow() {
   if (visible && busy.length) timer = setTimeout(() => section(parts.jobs, follow), EVERY_MS);
 }
 
+const STAGES = { scan: 'job.scan', load: 'job.load', embed: 'job.embed', tidy: 'job.tidy', describe: 'job.describe' };
 const STATES = { waiting: 'job.waiting', running: 'job.running', done: 'job.done', failed: 'job.failed', cancelled: 'job.cancelled' };
 
 function underWay(job) {
@@ -140,7 +141,7 @@ function underWay(job) {
     await section(parts.jobs, follow);
   } } });
   return h('section', { class: 'panel job', role: 'group' },
-    h('div', { class: 'row' }, h('span', { class: 'spinner' }), h('b', { t: STATES[job.state] }), h('span', { class: 'muted' }, [stage, total ? `${number(done)} / ${number(total)}` : '', failed ? t('job.failures', { count: failed }) : ''].filter(Boolean).join(' · ')), cancel),
+    h('div', { class: 'row' }, h('span', { class: 'spinner' }), h('b', { t: STATES[job.state] }), h('span', { class: 'muted' }, [job.message, STAGES[stage] ? t(STAGES[stage]) : '', total ? `${number(done)} / ${number(total)}` : '', failed ? t('job.failures', { count: failed }) : ''].filter(Boolean).join(' · ')), cancel),
     h('div', { class: total ? 'progress' : 'progress unknown', role: 'progressbar', label: 'library.index', 'aria-valuemin': 0, 'aria-valuemax': 100, 'aria-valuenow': Math.round(100 * part) }, h('i', { vars: { part } })));
 }
 

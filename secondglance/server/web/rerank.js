@@ -193,7 +193,14 @@ function opened(result) {
   if (first) {
     shown = h('img', { src: first.large ?? first.preview, alt: first.name ?? '' });
     if (first.kind === 'video' && first.film) shown = moment(first.film, null, null, { controls: true });
-    stage.append(h('div', { class: 'frame' }, shown));
+    const frame = h('div', { class: 'frame' }, shown);
+    const shape = () => {
+      const [width, height] = [shown.naturalWidth || shown.videoWidth, shown.naturalHeight || shown.videoHeight];
+      if (width && height) { frame.style.setProperty('--ratio', width / height); frame.style.setProperty('--pixels', width); }
+    };
+    shown.addEventListener('load', shape);
+    shown.addEventListener('loadedmetadata', shape);
+    stage.append(frame);
   } else stage.append(h('article', { class: 'reading' }, h('p', {}, candidate.text)));
   const why = h('div', { class: 'why' });
   const asked = { query: ranked.body.query, document: sent(candidate) };
@@ -212,11 +219,17 @@ function opened(result) {
 /** Fills in something of the library, or words where it has nothing. */
 async function example() {
   const library = await get('/v1/library').catch(() => null);
+  const looked = (text, more) => search({ query: { text }, rerank: false, ...more }).then((found) => found.hits).catch(() => []);
+  let words = t('rerank.example_query');
   let hits = [];
   if (library === null || library.vectors > 0) {
-    hits = await search({ query: { text: t('rerank.example_query') }, k: 6, rerank: false }).then((found) => found.hits).catch(() => []);
+    // What a text of the library says is likely to be in its pictures, too.
+    const [passage] = await looked(words, { k: 1, kind: 'text' });
+    if (passage) [words] = passage.text.trim().split(/(?<=[.!?。！？])\s*/);
+    words = words.slice(0, 160);
+    hits = [...(passage ? [passage] : []), ...await looked(words, { k: 4, kind: 'image' }), ...await looked(words, { k: 2, kind: 'video' })];
   }
-  query = blank(t('rerank.example_query'));
+  query = blank(words);
   candidates = hits.map((hit) => (hit.kind === 'text' ? blank(hit.text) : {
     text: '', media: [{
       reference: `id:${hit.id}`, kind: hit.kind, name: hit.path.split('/').pop(), preview: thumbnail(hit.id, 192), large: thumbnail(hit.id, 1024),

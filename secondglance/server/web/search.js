@@ -1,6 +1,7 @@
 // The Search tab.
 
 import { get, Problem, search, thumbnail } from './api.js';
+import { lookAround } from './around.js';
 import { open as openDetails } from './details.js';
 import { saveHits } from './exports.js';
 import { composed } from './filters.js';
@@ -149,6 +150,7 @@ function collect() {
 function submit() {
   collect();
   if (!query.asksFor(state)) { $('q').focus(); return; }
+  $('q').blur(); // so that keys work on the results
   const address = `#search${query.written(state)}`;
   if (address === location.hash) run();
   else go();
@@ -230,12 +232,13 @@ async function blank() {
   grid.cards.clear();
   const tips = h('ul', { class: 'tips' },
     ...[['image', 'search.tip_drop'], ['film', 'search.tip_moment'], ['spark', 'search.tip_why']].map(([drawn, key]) => h('li', {}, icon(drawn), h('span', { t: key }))));
-  parts.grid.replaceChildren(tips);
+  const around = h('div', { class: 'around' });
+  parts.grid.replaceChildren(tips, around);
   const library = await get('/v1/library').catch(() => null);
   if (library && library.vectors === 0 && !answer && !running) {
     parts.grid.replaceChildren(emptyState({ icon: 'library', title: t('search.empty_library'), text: t('search.empty_library_hint') },
       h('code', { class: 'command' }, 'secondglance index PATH --library DIR')));
-  }
+  } else if (library) await lookAround(around, like);
 }
 
 /** Asks the server. The last search, if it goes on, is given up. */
@@ -287,7 +290,8 @@ function fail(error) {
   grid.hits = [];
   grid.shapes = null;
   parts.grid.style.height = '';
-  if (/filter/.test(problem.detail) && problem.status === 400) { unfold(true); $('filter').setAttribute('aria-invalid', 'true'); }
+  problem.filter = problem.status === 400 && Boolean(composed(state));
+  if (problem.filter) { unfold(true); $('filter').setAttribute('aria-invalid', 'true'); }
   parts.grid.replaceChildren(failure(problem, button({ t: 'error.again', className: 'secondary', icon: 'refresh', on: { click: () => (query.asksFor(state) ? run() : blank()) } })));
 }
 
@@ -309,6 +313,7 @@ function render() {
   if (answer.message) notes.unshift(h('p', { class: 'notice' }, h('span', {}, answer.message)));
   parts.notices.replaceChildren(...(hits.length ? notes : notes.filter((note) => note.classList.contains('warn'))));
   if (!hits.length) {
+    parts.head.hidden = true;
     grid.cards.clear();
     grid.hits = [];
     grid.shapes = null;

@@ -116,8 +116,7 @@ const TITLES = {
 };
 
 function title(problem) {
-  const filter = problem.status === 400 && /filter/.test(problem.detail);
-  return t(filter ? 'error.filter' : TITLES[problem.status] ?? 'error.other');
+  return t(problem.filter ? 'error.filter' : TITLES[problem.status] ?? 'error.other');
 }
 
 /** A dialog over the page that closes by Esc, by its button, or by a click beside it. */
