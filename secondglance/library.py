@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -17,13 +17,14 @@ from secondglance.ingest.catalog import Catalog
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
-from secondglance.pipelines import fitting
+from secondglance.pipelines import fitting, locate
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import judge as judge_pipeline
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
+from secondglance.pipelines.locate import Located
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.removal import Confirm
@@ -121,6 +122,8 @@ class Library:
     ) -> IndexReport:
         """Brings the library up to date with folders and files; see `pipelines.index.index`.
 
+        Another thread can end it, see `rerank.stopping`: nothing that was indexed is lost.
+
         Args:
             paths: Folders and files.
             prune: Also remove files elsewhere that are gone.
@@ -133,6 +136,7 @@ class Library:
             InputError: A path does not exist, or there is none.
             LibraryBusyError: Another process indexes into this library.
             LibraryError: The folder cannot be written.
+            IndexStoppedError: It was told to stop; its report says what was done.
         """
         with self._writing(wait=wait):
             return index_pipeline.index(
@@ -280,6 +284,10 @@ class Library:
         self._parts.embedder()
         self._parts.reranker()
 
+    def loaded(self) -> dict[Literal["recall", "rerank"], int]:
+        """Bytes of memory of the models that are loaded; loads none."""
+        return self._parts.loaded()
+
     def unload(self) -> None:
         """Frees the memory of both models, after what they work on; the next search loads them."""
         self._parts.unload()
@@ -332,6 +340,10 @@ class Library:
             return verify_pipeline.verify(self._parts)
         with self._writing(wait=False):
             return verify_pipeline.verify(self._parts, repair=repair)
+
+    def located(self, id: str) -> Located | None:
+        """What a record is and where its file is, inside the indexed folders; see `locate`."""
+        return locate.locate(self._parts, id)
 
     def roots(self) -> tuple[str, ...]:
         """The folders that were indexed."""

@@ -123,6 +123,8 @@ class VideoClip:
         keyframe_s: Time of a frame of the stretch that must be among those that are read.
         frames: Paths or pictures, in order.
         times_s: True time of each frame, in seconds; None where unknown.
+        sampled: Whether `frames` are those that would be read of a file, at `times_s`: they are
+            then scored exactly as the file.
     """
 
     path: Path | None = None
@@ -131,6 +133,7 @@ class VideoClip:
     keyframe_s: float | None = None
     frames: Sequence[Path | Image.Image] = ()
     times_s: Sequence[float] | None = None
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,19 @@ class PairScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueryClip:
+    """A clip to look for whose frames were read elsewhere, or a stretch of a file.
+
+    Attributes:
+        glances: Frames for the first pass, which takes the mean of their vectors.
+        clip: What the second pass reads.
+    """
+
+    glances: Sequence[Path | Image.Image]
+    clip: VideoClip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """What a person looks for: words, a picture, a clip, or words with either.
 
@@ -173,6 +189,7 @@ class Query:
         video: A video file.
         not_text: Words to move away from.
         instruction: Replaces the reranker's default instruction.
+        clip: A clip instead of `video`; see `QueryClip`.
     """
 
     text: str = ""
@@ -180,6 +197,7 @@ class Query:
     video: Path | str | None = None
     not_text: str = ""
     instruction: str | None = None
+    clip: QueryClip | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,11 @@ app.command(
     epilog="Example: secondglance judge --library ~/media.library --queries queries.jsonl "
     "--out judged.qrels"
 )(judge.judge)
-app.command(epilog="Example: secondglance serve --library ~/media.library")(serve.serve)
+app.command(
+    epilog="Example: secondglance serve --library ~/media.library --open; for others: "
+    "secondglance serve --library ~/media.library --host 0.0.0.0 --name media.example.com "
+    "--api-key-file keys.txt"
+)(serve.serve)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

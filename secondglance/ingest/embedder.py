@@ -112,6 +112,12 @@ class ClipEmbedder:
         identity = [weights_hash, json.dumps(config, sort_keys=True, default=str), self.dim]
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
+    @property
+    def memory_bytes(self) -> int:
+        """What the model takes, without the batches it works on."""
+        held = [*self._model.parameters(), *self._model.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
     def embed_pixels(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
         """Embeds resized pictures.
 

@@ -56,7 +56,9 @@ def check_paths(
     return [p for p in unique if not any(other in p.parents for other in unique)]
 
 
-def walk(root: Path, *, exclude: Path, scan: Scan) -> Iterator[MediaItem]:
+def walk(
+    root: Path, *, exclude: Path, scan: Scan, within: Path | None = None
+) -> Iterator[MediaItem]:
     """The files below a folder (or the file itself), in a stable order.
 
     Hidden files and folders are passed over. Links to files are followed, links to folders are
@@ -66,14 +68,16 @@ def walk(root: Path, *, exclude: Path, scan: Scan) -> Iterator[MediaItem]:
         root: Absolute.
         exclude: The library's own folder.
         scan: Collects what went wrong.
+        within: A folder above that was indexed before: items belong to it.
     """
-    base = root if root.is_dir() else root.parent
+    folder = root if root.is_dir() else root.parent
+    base = within or folder
     found = list(_files(root, exclude, scan)) if root.is_dir() else [root]
     captions = _captions(found, base, scan)
     if not root.is_dir() and media_types.kind_by_extension(root) == "manifest":
         # A manifest named by itself stands for the files that it lists.
         found += [path for path in sorted(captions) if path.is_file()]
-    beside = sidecars.match(found if root.is_dir() else [*_siblings(base), *found])
+    beside = sidecars.match(found if root.is_dir() else [*_siblings(folder), *found])
     # A sidecar that is named by itself is wanted for its own sake.
     owned = {path for each in beside.values() for path in each} - {root}
     scan.sidecars.update(map(str, owned))

@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -22,16 +22,26 @@ _filters = threading.Lock()
 
 
 @contextlib.contextmanager
-def open_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_picture(
+    path: Path, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
+) -> Iterator[Image.Image]:
     """Opens a picture without decoding it.
+
+    Args:
+        path: The file.
+        max_pixels: Of the picture.
+        formats: Names of Pillow's formats that are tried; None for all.
 
     Raises:
         MediaError: It is missing, no picture, or has more than `max_pixels`.
     """
-    _register_heif()
+    register_heif()
+    if formats is not None:
+        Image.init()
+        formats = [name for name in formats if name in Image.OPEN]
     try:
         with quiet():
-            picture = Image.open(path)
+            picture = Image.open(path, formats=formats)
     except FileNotFoundError:
         raise MediaError("no such file") from None
     except UnidentifiedImageError:
@@ -100,7 +110,8 @@ def _too_large(size: str, max_pixels: int) -> MediaError:
     )
 
 
-def _register_heif() -> None:
+def register_heif() -> None:
+    """Lets Pillow open HEIF, where the `heif` extra is installed."""
     try:
         import pillow_heif
     except ImportError:  # the `heif` extra is not installed; Pillow reads AVIF by itself

@@ -17,6 +17,12 @@ from secondglance.errors import MediaError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,flv,live_flv,ogg,gif,apng,"
+    "m4v,h264,hevc,av1,obu,ivf,vc1,dv,mxf,nut,yuv4mpegpipe,wtv,nuv"
+)
+"""Formats that hold a video themselves. Playlists and lists of files (HLS, DASH, concat, image2)
+would have FFmpeg open other files of this machine."""
 FALLBACK_FPS = 25.0
 CLOCK_S = 6e-4
 """Times that differ by less are one: segments are told in milliseconds."""
@@ -54,7 +60,7 @@ class OpenFile:
             # Playlists may name other files and hosts; a video has no business with either.
             container = av.open(
                 str(path.absolute()),
-                options={"protocol_whitelist": "file"},
+                options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
                 metadata_errors="replace",
             )
         except MemoryError:

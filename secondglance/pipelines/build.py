@@ -113,6 +113,16 @@ class Parts:
         """The second pass."""
         return self._once(lambda: self._reranker)
 
+    def loaded(self) -> dict[Literal["recall", "rerank"], int]:
+        """Bytes of memory of the models that are loaded; loads none, and waits for none."""
+        found: dict[Literal["recall", "rerank"], int] = {}
+        embedder, reranker = (self.__dict__.get(name) for name in ("_embedder", "_reranker"))
+        if embedder is not None:
+            found["recall"] = embedder.memory_bytes
+        if reranker is not None:
+            found["rerank"] = getattr(getattr(reranker, "inner", reranker), "memory_bytes", 0)
+        return found
+
     def unload(self) -> None:
         """Frees the memory of both models; the next use loads them again."""
         with self._making:

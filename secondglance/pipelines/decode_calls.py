@@ -17,6 +17,7 @@ from secondglance.ingest.shots import Scan
 from secondglance.ingest.video import FrameAt
 from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines.work import Work
+from secondglance.rerank import stopping
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -112,8 +113,12 @@ class DecodeCalls:
         future.add_done_callback(lambda done: self._answers.put(_Call(works, positions, done)))
 
     def take(self) -> Sequence[Opened | FramesRead]:
-        """Waits for a call and gives its answers; none if its files have to be tried one by one."""
-        call = self._answers.get()
+        """Waits for a call and gives its answers; none if its files have to be tried one by one.
+
+        Raises:
+            StoppedError: The run was told to stop; see `rerank.stopping`.
+        """
+        call = self._next()
         self.in_flight -= len(call.works)
         try:
             answers = self._pool.result(call.future)
@@ -129,6 +134,16 @@ class DecodeCalls:
         if call.positions:
             return [FramesRead(call.works[0], call.positions, answers)]
         return [Opened(*pair) for pair in zip(call.works, answers, strict=True)]
+
+    def _next(self) -> _Call:
+        while True:
+            stopping.check()
+            try:
+                # A worker may take minutes for one video: longer than whoever stops the run waits.
+                wait_s = None if stopping.current() is None else stopping.LOOK_EVERY_S
+                return self._answers.get(timeout=wait_s)
+            except queue.Empty:
+                continue
 
 
 def _go_on(*arguments: Any) -> list[Decoded]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secondglance.errors import InputError, MediaError
-from secondglance.ingest import looks, video
+from secondglance.ingest import images, looks, video
+from secondglance.media.pictures import open_picture
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.near import alike_to_earlier
 from secondglance.pipelines.second_pass import Candidate
@@ -20,6 +21,9 @@ from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.types import Match, Moment, Query
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from secondglance.ingest.embedder import ClipEmbedder
     from secondglance.types import Vector
 
 QUERY_FRAMES = 8
@@ -53,15 +57,28 @@ def embed_query(parts: Parts, query: Query) -> Vector:
                 path, step_s=1e-3, max_segments=QUERY_FRAMES, max_pixels=max_pixels
             )
             frames = video.read_frames(path, plan.frames, max_pixels=max_pixels)
-            readable = [frame for frame in frames if frame is not None]
-            if not readable:
-                raise MediaError("no frame of it can be decoded")
-            found.append(_unit(embedder.embed_pictures(readable).mean(axis=0)))
+            found.append(_mean_of(embedder, [frame for frame in frames if frame is not None]))
+    if query.clip is not None:
+        glances = [_rgb(glance, max_pixels) for glance in query.clip.glances]
+        found.append(_mean_of(embedder, glances))
     vector = _unit(np.mean(found, axis=0))
     if query.not_text.strip():
         away = embedder.embed_texts([query.not_text])[0]
         vector = _unit(vector - parts.settings.search.not_weight * away)
     return vector
+
+
+def _mean_of(embedder: ClipEmbedder, frames: Sequence[Image.Image]) -> Vector:
+    if not frames:
+        raise MediaError("no frame of it can be decoded")
+    return _unit(embedder.embed_pictures(frames).mean(axis=0))
+
+
+def _rgb(glance: Path | Image.Image, max_pixels: int) -> Image.Image:
+    if not isinstance(glance, Path):
+        return images.load_rgb(glance)
+    with _named(glance), open_picture(glance, max_pixels=max_pixels) as opened:
+        return images.load_rgb(opened)
 
 
 def _unit(vector: Vector) -> Vector:

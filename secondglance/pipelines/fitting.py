@@ -226,7 +226,7 @@ def query_kind(query: Query) -> QueryKind:
     """What a query is made of."""
     given: list[QueryKind] = ["text"] if query.text.strip() else []
     given += ["image"] if query.image is not None else []
-    given += ["video"] if query.video is not None else []
+    given += ["video"] if query.video is not None or query.clip is not None else []
     return given[0] if len(given) == 1 else "mixed"
 
 

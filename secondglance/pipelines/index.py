@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from secondglance.errors import InputError
+from secondglance.errors import InputError, StoppedError
 from secondglance.ingest import described, looks, moves
 from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
@@ -29,6 +29,7 @@ from secondglance.pipelines.removal import (
     agreed,
     find_gone,
 )
+from secondglance.rerank import stopping
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
 DESCRIBED_AT_ONCE = 2000
@@ -57,6 +58,14 @@ class IndexInterruptedError(KeyboardInterrupt):
         self.report = report
 
 
+class IndexStoppedError(StoppedError):
+    """Told to stop: everything in `report` is stored, and the next run goes on from there."""
+
+    def __init__(self, report: IndexReport) -> None:
+        super().__init__("the run was stopped", remedy="run it again to go on from there")
+        self.report = report
+
+
 def index(
     parts: Parts,
     paths: Sequence[str | Path],
@@ -68,6 +77,8 @@ def index(
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
     """Brings a library up to date with folders and files.
+
+    Another thread can end it, see `rerank.stopping`: what was embedded is stored then.
 
     Args:
         parts: Of the library.
@@ -84,18 +95,27 @@ def index(
         InputError: There is no path, or one does not exist and holds no indexed files.
         RemovalRefusedError: All is done but for removing what is gone: it is too much.
         IndexInterruptedError: Ctrl-C; what was embedded is stored.
+        IndexStoppedError: It was told to stop; what was embedded is stored.
     """
     roots = check_paths(paths, is_known=parts.catalog.knows)
     if not roots and not prune:
         raise InputError("nothing to index", remedy="name at least one folder or file")
-    run = _Run(parts, retry_failed=retry_failed, postponed=postponed, on_progress=on_progress)
+
+    def told(progress: Progress) -> None:
+        stopping.check()
+        on_progress(progress)
+
+    run = _Run(parts, retry_failed=retry_failed, postponed=postponed, on_progress=told)
     try:
-        run.scan(roots)
-        run.embed()
-    except KeyboardInterrupt:
-        raise IndexInterruptedError(run.report()) from None
-    refusal = run.tidy(prune=prune, confirm=confirm)
-    run.describe()
+        try:
+            run.scan(roots)
+            run.embed()
+        except KeyboardInterrupt:
+            raise IndexInterruptedError(run.report()) from None
+        refusal = run.tidy(prune=prune, confirm=confirm)
+        run.describe()
+    except StoppedError:
+        raise IndexStoppedError(run.report()) from None
     if refusal is not None:
         refusal.report = run.report()
         raise refusal
@@ -136,9 +156,13 @@ class _Run:
         self._catalog.start_scan()
         stamps, changed = described.stamps(self._catalog), {}
         count = 0
+        indexed = [Path(folder) for folder in self._catalog.roots()]
         for root in roots:
             before = count
-            found = walk(root, exclude=self._parts.folder, scan=self._scan)
+            # What lies in a folder that was indexed keeps its place there.
+            above = [folder for folder in indexed if folder in root.parents]
+            within = max(above, key=lambda folder: len(folder.parts), default=None)
+            found = walk(root, exclude=self._parts.folder, scan=self._scan, within=within)
             for batch in _batches(found if root.exists() else iter(())):
                 count += len(batch)
                 paths = [item.path for item in batch]
@@ -147,7 +171,11 @@ class _Run:
                 for item in batch:
                     if item.path in self._postponed:
                         continue
-                    self._sort(item, known.get(str(item.path)))
+                    row = known.get(str(item.path))
+                    if within and row and not item.caption:
+                        # A manifest further up, which was not read now, may have said it.
+                        item = dataclasses.replace(item, caption=row.caption)
+                    self._sort(item, row)
                     if item.sidecars:
                         self._sidecars[str(item.path)] = item.sidecars
                     if stamps.get(str(item.path), "") != item.sidecar_stamp:

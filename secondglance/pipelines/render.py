@@ -154,6 +154,7 @@ def describe(result: SearchResult) -> str:
     query = result.query
     parts = [f'"{query.text}"'] if query.text else []
     parts += [f"like {Path(p).name}" for p in (query.image, query.video) if p is not None]
+    parts += ["like a clip"] if query.clip is not None else []
     words = " and ".join(parts)
     return f'{words}, not "{query.not_text}"' if query.not_text else words
 

@@ -225,7 +225,7 @@ def _recall(
 
 
 def _check(query: Query, k: int, recall: int) -> None:
-    if not (query.text.strip() or query.image or query.video):
+    if not (query.text.strip() or query.image or query.video or query.clip):
         raise InputError(
             "the query is empty"
             if not query.not_text.strip()

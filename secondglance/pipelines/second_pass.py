@@ -101,7 +101,7 @@ def rerank(
     wanted = Content(
         texts=(query.text,) if query.text.strip() else (),
         images=(Path(query.image).expanduser(),) if query.image is not None else (),
-        videos=(VideoClip(path=Path(query.video).expanduser()),) if query.video else (),
+        videos=_clips(query),
     )
     if query.not_text.strip():
         reranker = _ButNot(reranker, Content(texts=(query.not_text,)))
@@ -125,6 +125,11 @@ def rerank(
         scores=[_best(found) for found in seen],
         warnings=(*warnings, *_reduced([score for found in seen for score in found.values()])),
     )
+
+
+def _clips(query: Query) -> tuple[VideoClip, ...]:
+    files = (VideoClip(path=Path(query.video).expanduser()),) if query.video else ()
+    return files if query.clip is None else (*files, query.clip.clip)
 
 
 def _is_away(candidate: Candidate) -> bool:

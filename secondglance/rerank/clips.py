@@ -43,7 +43,9 @@ def load_clip(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, tuple[floa
     Raises:
         MediaError: It cannot be read.
     """
-    if clip.frames:
+    if clip.frames and clip.sampled:
+        pixels, times_s = _from_sampled(clip, limits)
+    elif clip.frames:
         pixels, times_s = _from_frames(clip, limits)
     elif clip.path is not None:
         try:
@@ -148,6 +150,22 @@ def _from_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
         times_s = np.asarray(clip.times_s, dtype=np.float64)[chosen]
         times_s = np.append(times_s, times_s[-1:])[: len(video)]
     return video.to(torch.uint8), times_s
+
+
+def _from_sampled(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
+    import torch
+
+    count = len(clip.frames)
+    if clip.times_s is None or len(clip.times_s) != count:
+        raise MediaError(f"a clip of {count} frames of a file needs as many times")
+    # One frame at a time, as from a file.
+    frames = [
+        _resize(np.array(read_picture(frame).convert("RGB")), count, limits)
+        for frame in clip.frames
+    ]
+    if len({frame.shape for frame in frames}) > 1:
+        raise MediaError(f"a clip of {count} frames of different sizes")
+    return torch.stack(frames), np.asarray(clip.times_s, dtype=np.float64)
 
 
 def _from_file(path: Path, clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:

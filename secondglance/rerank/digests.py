@@ -199,7 +199,9 @@ def _picture(source: Image.Image) -> object:
 
 
 def _clip(clip: VideoClip, hashed: Callable[[Path], str]) -> object:
-    return {
+    # Frames of a file are resized in another way than a list of frames is.
+    sampled = {"sampled": True} if clip.sampled else {}
+    return sampled | {
         # Where there are frames, the file is not read.
         "file": None if clip.frames or clip.path is None else hashed(clip.path),
         "stretch": _numbers((clip.start_s, clip.end_s, clip.keyframe_s)),

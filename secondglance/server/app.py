@@ -14,7 +14,17 @@ from secondglance.errors import SecondGlanceError
 from secondglance.server import problems
 from secondglance.server.middleware import RequestId
 from secondglance.server.options import ServerOptions
-from secondglance.server.routes import health, page, rerank, search
+from secondglance.server.routes import (
+    health,
+    index,
+    media,
+    models,
+    page,
+    reports,
+    rerank,
+    search,
+    uploads,
+)
 from secondglance.server.serving import Serving
 
 if TYPE_CHECKING:
@@ -56,7 +66,7 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
     problems.install(app)
 
     app.add_middleware(RequestId)
-    for part in (search, rerank, health, page):
+    for part in (search, rerank, uploads, media, index, models, reports, health, page):
         app.include_router(part.router)
     return app
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from secondglance.errors import InputError
 
@@ -39,6 +40,8 @@ class ServerOptions:
         decode_timeout_s: For one uploaded file.
         preload: Whether models are loaded before the first request.
         shutdown_s: How long requests may go on after the server was told to stop.
+        share: Whether there is a temporary public link, through Gradio's servers.
+        log_format: Of the log: lines for people, or one JSON object a line.
 
     Raises:
         InputError: A host that is not this machine, without keys and not `open_to_all`.
@@ -68,6 +71,8 @@ class ServerOptions:
     decode_timeout_s: float = 30.0
     preload: bool = False
     shutdown_s: float = 30.0
+    share: bool = False
+    log_format: Literal["console", "json"] = "console"
 
     def __post_init__(self) -> None:
         if self.host not in LOCAL_HOSTS and not self.api_keys and not self.open_to_all:

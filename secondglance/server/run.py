@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -30,9 +31,14 @@ def listen(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=backlog)
     except (OSError, OverflowError) as error:
+        in_use = getattr(error, "errno", None) == errno.EADDRINUSE
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"cannot listen on {host} port {port}: {reason}", remedy="choose another --port"
+            f"cannot listen on {host} port {port}: "
+            + ("another program uses it" if in_use else reason),
+            remedy="choose another --port (0 takes any that is free), or stop that program"
+            if in_use
+            else "choose another --host or --port",
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from secondglance.server.inputs import Inputs
+from secondglance.server.jobs import Jobs
 from secondglance.server.options import ServerOptions
 from secondglance.server.shapes import Shapes
 from secondglance.server.work import WorkQueue
@@ -31,6 +32,7 @@ class Serving:
         )
         self.inputs = Inputs(library, options)
         self.shapes = Shapes(library)
+        self.jobs = Jobs(library)
         self.not_ready = ""
         """Why the server is not ready; empty if it is."""
 
@@ -40,7 +42,8 @@ class Serving:
         return tuple(dict.fromkeys((name, name.rpartition("/")[2], "secondglance")))
 
     def close(self) -> None:
-        """Ends all work. The library stays open."""
+        """Ends all work, and index jobs with what they have. The library stays open."""
+        self.jobs.close()
         self.queue.close()
         self.inputs.close()
 

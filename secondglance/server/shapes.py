@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ROOTS_FOR_S = 5.0
 """How long the roots of a library are taken for known, in seconds."""
+READ_AGAIN_S = 0.1
+"""How soon they are read again for a path that lies in none of them."""
 
 
 class Shapes:
@@ -40,7 +42,10 @@ class Shapes:
         """
         query = result.query
         said = {"text": query.text, "not": query.not_text, "instruction": query.instruction or ""}
-        said |= {"image": "given" if query.image else "", "video": "given" if query.video else ""}
+        said |= {
+            "image": "given" if query.image else "",
+            "video": "given" if query.video or query.clip else "",
+        }
         return SearchResponse(
             id=request_id,
             query={key: value for key, value in said.items() if value},
@@ -81,14 +86,24 @@ class Shapes:
     def path(self, path: str) -> str:
         """The way from the folder that was indexed down to a file; its name if there is none."""
         if time.monotonic() >= self._until:
-            # Longest first: a root may lie in another.
-            self._roots = sorted(self._library.roots(), key=len, reverse=True)
-            self._until = time.monotonic() + ROOTS_FOR_S
+            self._read_roots()
+        below = self._below(path)
+        if below is None and time.monotonic() >= self._until - ROOTS_FOR_S + READ_AGAIN_S:
+            self._read_roots()  # a job may have added one
+            below = self._below(path)
+        return PurePath(path).name if below is None else below
+
+    def _read_roots(self) -> None:
+        # Longest first: a root may lie in another.
+        self._roots = sorted(self._library.roots(), key=len, reverse=True)
+        self._until = time.monotonic() + ROOTS_FOR_S
+
+    def _below(self, path: str) -> str | None:
         pure = PurePath(path)
         for root in self._roots:
             if pure.is_relative_to(root) and pure != PurePath(root):
                 return pure.relative_to(root).as_posix()
-        return pure.name
+        return None
 
 
 def media_url(id: str) -> str:

@@ -63,6 +63,7 @@ class WorkQueue:
         self._on_wait = on_wait
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="request")
         self._free = asyncio.Semaphore(self.concurrency)
+        self._only = asyncio.Lock()  # two that wait for all turns would wait for each other
         self._took: deque[float] = deque(maxlen=RECENT)
         self._stops: set[threading.Event] = set()
         self.waiting = 0
@@ -143,6 +144,29 @@ class WorkQueue:
             self.running -= 1
             self._took.append(time.monotonic() - started)
             self._free.release()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """A time without work: what runs ends first, and what comes waits for the block's end.
+
+        Raises:
+            ApiError: 503 if the time is over before what runs has ended.
+        """
+        ends = time.monotonic() + self._timeout_s
+        async with self._only:
+            held = 0
+            try:
+                while held < self.concurrency:
+                    try:
+                        left_s = max(0.0, ends - time.monotonic())
+                        await asyncio.wait_for(self._free.acquire(), left_s)
+                    except asyncio.TimeoutError:
+                        raise self._too_long() from None
+                    held += 1
+                yield
+            finally:
+                for _ in range(held):
+                    self._free.release()
 
     def retry_after_s(self) -> int:
         """Seconds after which there is likely room, from how long the last requests took."""

@@ -87,7 +87,9 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     commands = done.stdout.split()
-    expected = "index search rerank cover status duplicates evaluate judge doctor models scenes"
+    expected = (
+        "index search rerank cover status duplicates evaluate judge serve doctor models scenes"
+    )
     assert commands == expected.split()
     for command in commands:
         shown = run(cache, command, "--help")
