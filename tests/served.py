@@ -13,7 +13,7 @@ import uvicorn
 
 from secondglance.server.app import create_app
 from secondglance.server.options import ServerOptions
-from secondglance.server.run import listen
+from secondglance.server.run import listen, uvicorn_config
 
 if TYPE_CHECKING:
     from secondglance.library import Library
@@ -24,15 +24,7 @@ def served(library: Library, options: ServerOptions | None = None) -> Iterator[s
     """The address of a server that runs in a thread until the block ends."""
     options = options or ServerOptions(port=0)
     with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(library, options),
-                log_level="error",
-                lifespan="on",
-                ws="none",
-                timeout_graceful_shutdown=5,
-            )
-        )
+        server = uvicorn.Server(uvicorn_config(create_app(library, options)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 30

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import ipaddress
 import mimetypes
 import secrets
 import socket
@@ -24,6 +23,7 @@ from secondglance.evaluation.judgment_log import GRADES
 from secondglance.ingest import images, video
 from secondglance.media.pictures import open_picture
 from secondglance.pipelines.contact_sheet import PLAYABLE
+from secondglance.pipelines.host_names import HostNames
 from secondglance.pipelines.judging import Judging, Progress, Task
 from secondglance.pipelines.shown import clock
 
@@ -36,7 +36,6 @@ SIDE = 1600
 KEPT_PICTURES = 32
 BACKLOG = 64
 MAX_BODY_BYTES = 4096
-LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -108,34 +107,17 @@ class _Guard:
     def __init__(self, app: FastAPI, *, token: str, host: str, port: int) -> None:
         self._app = app
         self._token = token.encode()
-        self._any_address = host in ("0.0.0.0", "::", "")
-        self._names = LOCAL | {host.lower().strip("[]")}
-        self._port = port
+        self._names = HostNames(host, port=port)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             headers = [value for name, value in scope["headers"] if name == b"host"]
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
             known = secrets.compare_digest(given.encode(), self._token)
-            if not (len(headers) == 1 and self._is_me(headers[0].decode("latin-1")) and known):
+            if not (len(headers) == 1 and self._names.knows(headers[0].decode("latin-1")) and known):
                 await _refuse(send)
                 return
         await self._app(scope, receive, send)
-
-    def _is_me(self, header: str) -> bool:
-        name, colon, port = header.rpartition(":")
-        if not colon or "]" in port:
-            name, port = header, "80"
-        name = name.lower().strip("[]")
-        if port != str(self._port):
-            return False
-        if name in self._names:
-            return True
-        if self._any_address:
-            # An address cannot be rebound by a name server as a name can.
-            with contextlib.suppress(ValueError):
-                return bool(ipaddress.ip_address(name))
-        return False
 
 
 async def _refuse(send: Any) -> None:

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from secondglance.errors import InputError, RerankError
+from secondglance.rerank import observing
 from secondglance.rerank.lanes import Lane, Pick
 from secondglance.types import PairScore
 
@@ -357,6 +358,7 @@ def _work(queue: _Queue, worker: int) -> None:
 
 
 def _run(queue: _Queue, batch: Sequence[Pick], runner: Runner) -> None:
+    began = time.perf_counter()
     try:
         scores = runner([pick.pair for pick in batch])
         if len(scores) != len(batch):
@@ -365,6 +367,8 @@ def _run(queue: _Queue, batch: Sequence[Pick], runner: Runner) -> None:
     except BaseException as error:
         queue.fail([pick.job for pick in batch], error)
     else:
+        # First: whoever waits for the scores finds them counted.
+        observing.tell_batch(len(batch), time.perf_counter() - began)
         queue.settle(batch, scores)
     finally:
         del batch  # the error's traceback holds this frame, and the batch's jobs hold the error

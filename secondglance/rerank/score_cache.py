@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from secondglance.rerank import score_file
+from secondglance.rerank import observing, score_file
 from secondglance.rerank.base import Reranker
 from secondglance.rerank.batching import READERS
 from secondglance.rerank.coarse import coarse_view
@@ -264,6 +264,7 @@ class CachedReranker:
         if (use := _counted.get()) is not None:
             use.hits += len(documents) - len(missing)
             use.misses += len(missing)
+        observing.tell_cache(len(documents) - len(missing), len(missing))
         if missing:
             scores = self.inner.score(
                 query, [documents[place] for place in missing], instruction=instruction

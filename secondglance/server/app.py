@@ -11,24 +11,30 @@ from fastapi import FastAPI
 
 from secondglance import __version__
 from secondglance.errors import SecondGlanceError
-from secondglance.server import problems
-from secondglance.server.middleware import RequestId
+from secondglance.server import openapi, problems, security
+from secondglance.server.metrics import Metrics
+from secondglance.server.middleware import SecurityHeaders
+from secondglance.server.observe import Observe
 from secondglance.server.options import ServerOptions
 from secondglance.server.routes import (
     health,
     index,
     media,
+    metrics,
     models,
     page,
     reports,
     rerank,
     search,
+    session,
     uploads,
 )
 from secondglance.server.serving import Serving
 
 if TYPE_CHECKING:
     from secondglance.library import Library
+
+_ROUTES = (search, rerank, uploads, media, index, models, reports, session, health, metrics, page)
 
 DESCRIPTION = """Two-stage search for media libraries: CLIP recall, Qwen3-VL reranking.
 
@@ -43,30 +49,41 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
         options: None serves this machine only, without keys.
     """
     options = options or ServerOptions()
+    counts = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server = Serving(library, options)
+        server = Serving(library, options, metrics=counts)
         app.state.serving = server
         loading = None
         if options.preload:
             server.not_ready = "the models are being loaded"
             loading = asyncio.create_task(_load(server))
-        try:
-            yield
-        finally:
-            server.not_ready = "the server ends"
-            if loading is not None:
-                await asyncio.wait({loading})
-            await asyncio.to_thread(server.close)
+        with counts.watching(server):
+            try:
+                yield
+            finally:
+                server.stop("the server ends")
+                if loading is not None:
+                    await asyncio.wait({loading})
+                await asyncio.to_thread(server.close)
+                app.state.access.sessions.clear()
 
     app = FastAPI(
-        title="secondglance", version=__version__, description=DESCRIPTION, lifespan=lifespan
+        title="secondglance",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # they load scripts from the network
+        redoc_url=None,
     )
     problems.install(app)
-
-    app.add_middleware(RequestId)
-    for part in (search, rerank, uploads, media, index, models, reports, health, page):
+    openapi.install(app)
+    # What is added last sees a request first.
+    security.install(app, options)
+    app.add_middleware(Observe, metrics=counts)
+    app.add_middleware(SecurityHeaders)
+    for part in _ROUTES:
         app.include_router(part.router)
     return app
 
@@ -74,6 +91,7 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
 async def _load(server: Serving) -> None:
     try:
         await asyncio.to_thread(server.library.load)
-        server.not_ready = ""
+        if not server.stopping:
+            server.not_ready = ""
     except SecondGlanceError as error:
         server.not_ready = f"the models cannot be loaded: {problems.without_paths(str(error))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,11 @@ from typing import Literal
 from secondglance.errors import InputError
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+MIN_KEY_CHARS = 16
+"""Of an API key."""
+MAKE_KEY = "make a key with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
+_NAME = re.compile(r"[^\s/:?#@*]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,8 @@ class ServerOptions:
         log_format: Of the log: lines for people, or one JSON object a line.
 
     Raises:
-        InputError: A host that is not this machine, without keys and not `open_to_all`.
+        InputError: A host that is not this machine, without keys and not `open_to_all`; a public
+            link without keys; a key that is too short; an origin or a name that is none.
     """
 
     host: str = "127.0.0.1"
@@ -80,6 +87,30 @@ class ServerOptions:
                 f"the host {self.host} can be reached by others, and there is no API key",
                 remedy="give --api-key-file or SECONDGLANCE_API_KEYS, or say --open-to-all",
             )
+        if self.share and not self.api_keys:
+            raise InputError(
+                "a public link can be reached by everybody, and there is no API key",
+                remedy="give --api-key-file or SECONDGLANCE_API_KEYS",
+            )
+        short = sum(len(key) < MIN_KEY_CHARS for key in self.api_keys)
+        if short:
+            raise InputError(
+                f"{short} of {len(self.api_keys)} API keys have fewer than {MIN_KEY_CHARS} "
+                "characters",
+                remedy=MAKE_KEY,
+            )
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise InputError(
+                    f"{origin!r} is not a web origin",
+                    remedy="name each that may call, as in https://media.example.com",
+                )
+        for name in self.names:
+            if not _NAME.fullmatch(name):
+                raise InputError(
+                    f"{name!r} is not the name of a host",
+                    remedy="write it without scheme and port, as in media.example.com",
+                )
 
     @property
     def is_local(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from secondglance.errors import (
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
+    from starlette.types import Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +99,34 @@ def problem(error: SecondGlanceError) -> ApiError:
 
 
 def internal(error: BaseException) -> ApiError:
-    """An error that nobody foresaw, as an answer that says nothing of it; the log has it."""
-    logger.error("an error inside the server: %s", type(error).__name__, exc_info=error)
+    """An error that nobody foresaw, as an answer that says nothing of it.
+
+    The log has its type and its place: messages and stacks of other packages hold paths.
+    """
+    logger.error("an error inside the server: %s", where(error))
     return ApiError(500, "internal", "an error inside the server")
+
+
+def where(error: BaseException) -> str:
+    """Type of an error, and the innermost place in this package that it went through.
+
+    With those of the errors that it was raised from: `KeyError at secondglance.library:search:7`.
+    """
+    found = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        place = ""
+        for frame, line in traceback.walk_tb(current.__traceback__):
+            module = str(frame.f_globals.get("__name__", ""))
+            if module.partition(".")[0] == __name__.partition(".")[0]:
+                place = f" at {module}:{frame.f_code.co_name}:{line}"
+        found.append(type(current).__name__ + place)
+        current = current.__cause__ or (
+            None if current.__suppress_context__ else current.__context__
+        )
+    return ", from ".join(found)
 
 
 def body(error: ApiError, *, request_id: str = "") -> dict[str, Any]:
@@ -129,6 +156,13 @@ def answer(error: ApiError, request: Request) -> JSONResponse:
         headers=error.headers,
         media_type=TYPE,
     )
+
+
+async def respond(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request with a problem, from within a middleware."""
+    from starlette.requests import Request
+
+    await answer(error, Request(scope))(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
@@ -162,10 +196,6 @@ def install(app: FastAPI) -> None:
         detail = error.detail if isinstance(error.detail, str) else status.phrase
         headers = dict(error.headers or {})
         return answer(ApiError(error.status_code, kind, detail, headers=headers), request)
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        return answer(internal(error), request)
 
 
 def _sane(wrong: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from secondglance.errors import InputError
 from secondglance.server.options import ServerOptions
 
 if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
     from secondglance.library import Library
 
 BACKLOG = 2048
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's first line and headers; the application allows less, with a better answer."""
+LAST_S = 5
 
 
 def listen(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
@@ -42,6 +50,25 @@ def listen(host: str, port: int, *, backlog: int = BACKLOG) -> socket.socket:
         ) from error
 
 
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """How the web server runs an application."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        http="h11",
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        # What still runs after `shutdown_s` was told to stop, and has this long for it.
+        timeout_graceful_shutdown=LAST_S,
+    )
+
+
 def run(
     library: Library,
     options: ServerOptions,
@@ -50,30 +77,41 @@ def run(
 ) -> None:
     """Serves a library until SIGINT or SIGTERM.
 
+    The first signal lets requests that run finish within `shutdown_s`; a second one ends the
+    process at once, with 128 and the signal's number as its exit status.
+
     Args:
         library: Open.
         options: As the operator decided.
-        on_start: Called with the address before the first request.
+        on_start: Called with the address before the first request, and with the public link if
+            there is one.
 
     Raises:
-        InputError: It cannot listen there.
+        InputError: It cannot listen there, or there is no public link.
+        KeyboardInterrupt: It ended by SIGINT. After SIGTERM it returns.
     """
-    import uvicorn
-
     from secondglance.server.app import create_app
+    from secondglance.server.observe import set_up_log
+    from secondglance.server.stopping import StoppableServer
 
+    # At first, as what an operator decided may be refused.
     listening = listen(options.host, options.port)
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(options.host, options.host)
     with listening:
-        on_start(f"http://{name}:{listening.getsockname()[1]}/")
-        uvicorn.Server(
-            uvicorn.Config(
-                create_app(library, options),
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                lifespan="on",
-                ws="none",
-                timeout_graceful_shutdown=int(options.shutdown_s),
-            )
-        ).run(sockets=[listening])
+        port = int(listening.getsockname()[1])
+        links = [f"http://{name}:{port}/"]
+        if options.share:
+            from secondglance.server.share import host_of, public_link
+
+            links.append(public_link(port))
+            options = replace(options, names=(*options.names, host_of(links[-1])))
+        set_up_log(options.log_format)
+        app = create_app(library, options)
+        for link in links:
+            on_start(link)
+        server = StoppableServer(
+            uvicorn_config(app), app=app, shutdown_s=options.shutdown_s
+        )
+        server.run(sockets=[listening])
+    if server.signal_number == signal.SIGINT:
+        raise KeyboardInterrupt

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from secondglance.server.inputs import Inputs
 from secondglance.server.jobs import Jobs
+from secondglance.server.metrics import Metrics
 from secondglance.server.options import ServerOptions
 from secondglance.server.shapes import Shapes
 from secondglance.server.work import WorkQueue
@@ -22,13 +23,20 @@ class Serving:
     Args:
         library: Open.
         options: As the operator decided.
+        metrics: Counts what happens; None for counts that nobody sees.
     """
 
-    def __init__(self, library: Library, options: ServerOptions) -> None:
+    def __init__(
+        self, library: Library, options: ServerOptions, *, metrics: Metrics | None = None
+    ) -> None:
         self.library = library
         self.options = options
+        self.metrics = metrics or Metrics()
         self.queue = WorkQueue(
-            concurrency=options.concurrency, waiting=options.queue, timeout_s=options.timeout_s
+            concurrency=options.concurrency,
+            waiting=options.queue,
+            timeout_s=options.timeout_s,
+            on_wait=self.metrics.waited,
         )
         self.inputs = Inputs(library, options)
         self.shapes = Shapes(library)
@@ -40,6 +48,20 @@ class Serving:
         """Names by which requests may ask for the reranker, the full one first."""
         name = self.library.settings.rerank.model
         return tuple(dict.fromkeys((name, name.rpartition("/")[2], "secondglance")))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server takes no more work."""
+        return bool(self.queue.closed)
+
+    def stop(self, why: str) -> None:
+        """Takes no more work, and is not ready any more; what runs goes on."""
+        self.not_ready = self.queue.closed = why
+
+    def loaded(self) -> dict[str, bool]:
+        """Whether each model is in memory; loads none."""
+        made = vars(self.library._parts)
+        return {"recall": "_embedder" in made, "rerank": "_reranker" in made}
 
     def close(self) -> None:
         """Ends all work, and index jobs with what they have. The library stays open."""

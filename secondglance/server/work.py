@@ -68,6 +68,8 @@ class WorkQueue:
         self._stops: set[threading.Event] = set()
         self.waiting = 0
         self.running = 0
+        self.closed = ""
+        """Why no more work is taken; empty if it is."""
 
     async def run(self, request: Request, function: Callable[[], T]) -> T:
         """Runs a function in a thread and returns what it returns.
@@ -113,9 +115,11 @@ class WorkQueue:
             ends: Of `time.monotonic`, when the wait is over; None: after the timeout.
 
         Raises:
-            ApiError: 429 if too many requests wait, 503 if the time is over.
+            ApiError: 429 if too many requests wait, 503 if the time is over or the server ends.
         """
         ends = time.monotonic() + self._timeout_s if ends is None else ends
+        if self.closed:
+            raise ApiError(503, "stopping", self.closed, headers={"Retry-After": "5"})
         if self._free.locked() and self.waiting >= self.max_waiting:
             raise ApiError(
                 429,

@@ -37,3 +37,11 @@ def http(library: Library) -> Iterator[httpx.Client]:
     """A client of a server of `library` with the options that are default."""
     with client(library) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """A library without files, for requests that must not get as far as its models."""
+    folder = tmp_path_factory.mktemp("empty") / "library"
+    with Library.open(folder, preset="starter", settings={"store": {"backend": "exact"}}) as found:
+        yield found

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 
 from secondglance.errors import InputError, MediaError
 from secondglance.server.problems import ApiError, without_paths
-from secondglance.server.routes.search import PROBLEMS
+from secondglance.server.routes.search import NOT_FOUND, PROBLEMS
 from secondglance.server.schemas import Parts, RankedOut, RerankRequest, RerankResponse, Usage
 from secondglance.server.serving import Serving, serving
 from secondglance.server.shapes import with_queue
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["rerank"])
     "/rerank",
     response_model=RerankResponse,
     response_model_exclude_none=False,
-    responses=PROBLEMS,
+    responses={**PROBLEMS, **NOT_FOUND},
 )
 async def rerank(request: Request, asked: RerankRequest) -> Any:
     """Scores candidates against a query and puts them in order, best first.
@@ -70,6 +70,7 @@ async def rerank(request: Request, asked: RerankRequest) -> Any:
 
     scores = await server.queue.run(request, work)
     timings["total"] = (time.perf_counter() - began) * 1e3
+    server.metrics.stages(timings)
     order = sorted(
         range(len(scores)), key=lambda i: (scores[i].score is None, -(scores[i].score or 0.0), i)
     )

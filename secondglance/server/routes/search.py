@@ -13,18 +13,25 @@ from fastapi.responses import StreamingResponse
 
 from secondglance.errors import SecondGlanceError
 from secondglance.server import problems
-from secondglance.server.schemas import Problem, SearchRequest, SearchResponse
+from secondglance.server.schemas import SearchRequest, SearchResponse
 from secondglance.server.serving import Serving, serving
 from secondglance.types import SearchResult
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {problems.TYPE: {}}} for status in (400, 422, 429, 503)
+    422: {"description": "A value is not allowed, or media cannot be read."},
+    429: {"description": "Too many requests wait; Retry-After says when to come back."},
 }
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such thing."}}
 
 
-@router.post("/search", response_model=SearchResponse, responses=PROBLEMS)
+
+@router.post(
+    "/search",
+    response_model=SearchResponse,
+    responses={**PROBLEMS, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
 async def search(request: Request, asked: SearchRequest) -> Any:
     """Searches the library by words, a picture, a clip, or words with either.
 
@@ -51,7 +58,7 @@ def _search(
     server: Serving, asked: SearchRequest, on_recall: Callable[[SearchResult], None]
 ) -> SearchResult:
     with server.inputs.scope() as scope:
-        return server.library.search(
+        found = server.library.search(
             scope.query(asked.query),
             k=asked.k,
             recall=asked.recall,
@@ -64,6 +71,8 @@ def _search(
             group=asked.group,
             on_recall=on_recall,
         )
+    server.metrics.stages(found.timings_ms)
+    return found
 
 
 async def _stream(request: Request, server: Serving, asked: SearchRequest) -> StreamingResponse:
