@@ -48,7 +48,7 @@ export function ratio(hit) {
 
 /** What stays the same of a hit in both passes: of a film the best moment may change. */
 export function keyOf(hit) {
-  return hit.kind === 'image' ? hit.id : `${hit.kind}:${hit.item || hit.id}`;
+  return hit.kind === 'video' ? `video:${hit.item || hit.id}` : hit.id;
 }
 
 /** The cards of a list of hits. */

@@ -94,7 +94,9 @@ function drawFailures(failures, count) {
 
 async function drawModels() {
   const found = await get('/v1/models');
-  const loaded = Object.values(found).some((model) => model.loaded);
+  const models = Object.values(found);
+  const loaded = models.some((model) => model.loaded);
+  const missing = models.some((model) => !model.loaded);
   const act = (path) => async (event) => {
     event.currentTarget.disabled = true;
     await post(path, {}).catch((error) => toast(error.detail ?? error.message, { kind: 'bad' }));
@@ -104,7 +106,7 @@ async function drawModels() {
     h('div', {}, h('b', { t: key }), h('span', { class: 'muted' }, [short(model.name), t(model.loaded ? 'library.loaded' : 'library.unloaded'), model.loaded && model.memory_mb ? `${number(model.memory_mb)} MB` : ''].filter(Boolean).join(' · '))));
   parts.models.replaceChildren(
     h('ul', { class: 'roots' }, row('library.recall_model', found.recall), row('library.rerank_model', found.rerank)),
-    h('div', { class: 'row' }, button({ t: 'library.load', className: 'secondary', on: { click: act('/v1/models/load') } }),
+    h('div', { class: 'row' }, button({ t: 'library.load', className: 'secondary', disabled: !missing, on: { click: act('/v1/models/load') } }),
       button({ t: 'library.unload', className: 'plain', disabled: !loaded, on: { click: act('/v1/models/unload') } })));
 }
 

@@ -5,7 +5,7 @@ import { lookAround } from './around.js';
 import { open as openDetails } from './details.js';
 import { saveHits } from './exports.js';
 import { composed } from './filters.js';
-import { Grid } from './grid.js';
+import { Grid, keyOf } from './grid.js';
 import { number, say, t } from './i18n.js';
 import { hasFiles, mediaFiles, preview, upload } from './media.js';
 import * as query from './query.js';
@@ -301,7 +301,7 @@ function ordered() {
 }
 
 function finalRank(hit) {
-  const same = answer.hits.find((other) => other.id === hit.id || (other.item && hit.kind !== 'image' && other.item === hit.item));
+  const same = answer.hits.find((other) => keyOf(other) === keyOf(hit));
   return same ? same.rank : hit.recall_rank;
 }
 
