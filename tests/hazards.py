@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from secondglance.errors import MediaError
 from secondglance.ingest import decode
@@ -34,3 +35,15 @@ def _befall(path: Path, limits: Limits) -> None:
     if path.name.startswith("slow"):
         path.with_suffix(".pid").write_text(str(os.getpid()))
         time.sleep(60)
+
+
+def hazardous_take(path: Path, folder: Path, *_: object, **__: object) -> NoReturn:
+    """Instead of `server.intake.take`: the file's first word says what befalls the worker."""
+    word = path.read_bytes().split()[0]
+    (folder / "half-written.png").write_bytes(b"x")
+    if word == b"kills":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == b"greedy":
+        bytearray(64 << 30)
+    time.sleep(600)
+    raise AssertionError("it lives")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.markup import escape
@@ -180,13 +180,13 @@ def serve(
     """Serve the library: a web page, and an HTTP interface for programs.
 
     The page is at /, the interface's own documentation at /docs. Only this machine is served,
-    unless --host says otherwise, and then with an API key. Ctrl-C ends it: requests finish, and
-    an index job stops with what it has.
+    unless --host says otherwise, and then with an API key. Ctrl-C ends it (exit code 130), and
+    SIGTERM (exit code 0): requests finish, and an index job stops with what it has.
     """
     from secondglance.library import Library
+    from secondglance.server.keys import read_keys
     from secondglance.server.options import ServerOptions
     from secondglance.server.run import run
-    from secondglance.server.security import read_keys
 
     options = ServerOptions(
         host=host,
@@ -217,8 +217,14 @@ def serve(
         log_format=_log_format(log_format),
     )
 
+    urls: list[str] = []
+
     def started(url: str) -> None:
+        urls.append(url)
         # On one line, so that terminals take the whole address for a link.
+        if len(urls) > 1:
+            stderr().print(f"public link: {escape(url)}", highlight=False, soft_wrap=True)
+            return
         shown = f"serving {escape(str(library))} at {escape(url)}"
         stderr().print(f"{shown} - Ctrl-C ends it", highlight=False, soft_wrap=True)
         _warn_of_others(options)
@@ -247,9 +253,11 @@ def _reports(library: Path, given: Sequence[Path] | None) -> tuple[Path, ...]:
 
 
 def _log_format(given: str) -> Literal["console", "json"]:
-    if given == "console" or given == "json":
-        return given
-    raise typer.BadParameter(f"{given!r} is neither console nor json", param_hint="--log-format")
+    if given not in ("console", "json"):
+        raise typer.BadParameter(
+            f"{given!r} is neither console nor json", param_hint="--log-format"
+        )
+    return cast(Literal["console", "json"], given)
 
 
 def _warn_of_others(options: ServerOptions) -> None:

@@ -111,10 +111,12 @@ class _Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            headers = [value for name, value in scope["headers"] if name == b"host"]
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
             known = secrets.compare_digest(given.encode(), self._token)
-            if not (len(headers) == 1 and self._names.knows(headers[0].decode("latin-1")) and known):
+            if not (
+                len(headers) == 1 and self._names.knows(headers[0].decode("latin-1")) and known
+            ):
                 await _refuse(send)
                 return
         await self._app(scope, receive, send)

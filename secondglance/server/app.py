@@ -83,7 +83,19 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
     security.install(app, options)
     app.add_middleware(Observe, metrics=counts)
     app.add_middleware(SecurityHeaders)
-    for part in _ROUTES:
+    for part in (
+        search,
+        rerank,
+        uploads,
+        media,
+        index,
+        models,
+        reports,
+        session,
+        health,
+        metrics,
+        page,
+    ):
         app.include_router(part.router)
     return app
 

@@ -86,9 +86,7 @@ def _check(key: str, where: str) -> None:
             remedy=MAKE_KEY,
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise InputError(
-            f"{where} has characters that no header can carry", remedy=MAKE_KEY
-        )
+        raise InputError(f"{where} has characters that no header can carry", remedy=MAKE_KEY)
 
 
 class KeyRing:

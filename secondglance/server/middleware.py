@@ -5,6 +5,8 @@ Plain ASGI: Starlette's `BaseHTTPMiddleware` would hide from a request that its 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from secondglance.server import problems
@@ -18,6 +20,8 @@ UPLOADS = "/v1/uploads"
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 MAX_URL_BYTES = 8 * 1024
+DRAINED_BYTES = 4_000_000
+DRAIN_S = 1.0
 
 HEADERS: tuple[tuple[str, str], ...] = (
     (
@@ -108,6 +112,7 @@ class SizeLimits:
         )
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         if any(not value.isdigit() or int(value) > most for value in lengths):
+            await _drain(receive)
             await problems.respond(too_large, scope, receive, send)
             return
         taken = 0
@@ -119,7 +124,7 @@ class SizeLimits:
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 if taken > most:
-                    raise _BodyTooLarge
+                    raise _BodyTooLargeError
             return message
 
         async def held(message: Message) -> None:
@@ -131,16 +136,32 @@ class SizeLimits:
 
         try:
             await self._app(scope, counted, held)
-        except _BodyTooLarge:
+        except _BodyTooLargeError:
             pass
         except Exception:
             if taken <= most:
                 raise
         if taken > most and not started:
+            await _drain(receive)
             await problems.respond(too_large, scope, receive, send)
 
 
-class _BodyTooLarge(Exception):
+async def _drain(receive: Receive) -> None:
+    """Reads on for a moment: a client that is cut off while it sends does not see the answer."""
+
+    async def read() -> None:
+        left = DRAINED_BYTES
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b"")) + 1
+            if not message.get("more_body", False):
+                return
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(read(), DRAIN_S)
+
+
+class _BodyTooLargeError(Exception):
     """Ends the read of a body."""
 
 

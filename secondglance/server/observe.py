@@ -127,11 +127,11 @@ def _route(scope: Scope) -> str:
     return str(getattr(route, "path_format", None) or getattr(route, "path", UNKNOWN_ROUTE))
 
 
-def set_up_log(format: LogFormat, *, stream: TextIO | None = None) -> logging.Handler:
+def set_up_log(log_format: LogFormat, *, stream: TextIO | None = None) -> logging.Handler:
     """Sends all log messages of the process to one place; see `without_secrets`.
 
     Args:
-        format: Lines for people, or one JSON object a line.
+        log_format: Lines for people, or one JSON object a line.
         stream: None for stderr.
 
     Returns:
@@ -146,7 +146,7 @@ def set_up_log(format: LogFormat, *, stream: TextIO | None = None) -> logging.Ha
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
-        if format == "json"
+        if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=stream.isatty())
     )
     handler = logging.StreamHandler(stream)
@@ -177,9 +177,9 @@ def _with_level(_: Any, __: str, event: EventDict) -> EventDict:
         record = event["_record"]
         event["level"] = record.levelname.lower()
         event["logger"] = record.name
-        event["timestamp"] = structlog.processors.TimeStamper(fmt="iso", utc=True)(
-            None, "", {}
-        )["timestamp"]
+        event["timestamp"] = structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", {})[
+            "timestamp"
+        ]
     return event
 
 
@@ -191,6 +191,6 @@ def without_secrets(_: Any, __: str, event: EventDict) -> EventDict:
     if isinstance(failed, tuple) and failed[1] is not None:
         event["error"] = problems.where(failed[1])
     for name, value in event.items():
-        if isinstance(value, str):
+        if isinstance(value, str) and name != "route":
             event[name] = problems.without_paths(value)
     return event

@@ -173,7 +173,7 @@ def _body(schema: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any] |
 
 
 def _models_of(answers: dict[str, Any]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for status, answer in answers.items():
         for described in answer.get("content", {}).values():
             found[status] = found.get(status) or _name(described.get("schema", {}))

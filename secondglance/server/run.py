@@ -109,9 +109,7 @@ def run(
         app = create_app(library, options)
         for link in links:
             on_start(link)
-        server = StoppableServer(
-            uvicorn_config(app), app=app, shutdown_s=options.shutdown_s
-        )
+        server = StoppableServer(uvicorn_config(app), app=app, shutdown_s=options.shutdown_s)
         server.run(sockets=[listening])
     if server.signal_number == signal.SIGINT:
         raise KeyboardInterrupt

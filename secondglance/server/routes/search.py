@@ -23,14 +23,21 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"description": "A value is not allowed, or media cannot be read."},
     429: {"description": "Too many requests wait; Retry-After says when to come back."},
 }
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["recall", "result", "problem"]},
+        "data": {"type": "string", "description": "JSON: a SearchResponse, or a Problem"},
+    },
+    "required": ["event", "data"],
+}
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such thing."}}
-
 
 
 @router.post(
     "/search",
     response_model=SearchResponse,
-    responses={**PROBLEMS, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={**PROBLEMS, 200: {"content": {"text/event-stream": {"schema": EVENT}}}},
 )
 async def search(request: Request, asked: SearchRequest) -> Any:
     """Searches the library by words, a picture, a clip, or words with either.
