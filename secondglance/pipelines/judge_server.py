@@ -114,9 +114,8 @@ class _Guard:
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
             known = secrets.compare_digest(given.encode(), self._token)
-            if not (
-                len(headers) == 1 and self._names.knows(headers[0].decode("latin-1")) and known
-            ):
+            is_me = len(hosts) == 1 and self._names.knows(hosts[0].decode("latin-1"))
+            if not (is_me and known):
                 await _refuse(send)
                 return
         await self._app(scope, receive, send)

@@ -19,6 +19,8 @@ DATA = (
     "evaluation/templates/report.html.j2",
     "pipelines/templates/contact_sheet.html",
     "pipelines/templates/judge.html",
+    "server/templates/docs.css",
+    "server/templates/docs.html",
     "scenes/SPRITES-LICENSE.txt",
     "scenes/kinds.csv",
     "scenes/sprites.webp",
