@@ -22,6 +22,7 @@ from secondglance.server.routes import (
     media,
     metrics,
     models,
+    page,
     reports,
     rerank,
     search,
@@ -32,6 +33,8 @@ from secondglance.server.serving import Serving
 
 if TYPE_CHECKING:
     from secondglance.library import Library
+
+_ROUTES = (search, rerank, uploads, media, index, models, reports, session, health, metrics, page)
 
 DESCRIPTION = """Two-stage search for media libraries: CLIP recall, Qwen3-VL reranking.
 
@@ -91,6 +94,7 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
         session,
         health,
         metrics,
+        page,
     ):
         app.include_router(part.router)
     return app
