@@ -267,7 +267,7 @@ class Library:
         return self._parts.reranker().score(query, documents, instruction=instruction)
 
     def explain(
-        self, query: str | Query, record_id: str, **options: Unpack[ExplainOptions]
+        self, query: str | Query, candidate: str | Content, **options: Unpack[ExplainOptions]
     ) -> Explanation:
         """What the second pass's score of a hit depends on; see `pipelines.explain_hit.explain`.
 
@@ -282,7 +282,7 @@ class Library:
         from secondglance.pipelines.explain_hit import explain
 
         asked = Query(text=query) if isinstance(query, str) else query
-        return explain(self._parts, asked, record_id, **options)
+        return explain(self._parts, asked, candidate, **options)
 
     def shown_picture(self, record_id: str) -> Image.Image | None:
         """The picture of a record in full size, of a video its keyframe; None for a text.

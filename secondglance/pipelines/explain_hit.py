@@ -35,7 +35,7 @@ class ExplainOptions(TypedDict, total=False):
 def explain(
     parts: Parts,
     query: Query,
-    record_id: str,
+    candidate: str | Content,
     *,
     grid: int = GRID,
     query_words: bool = False,
@@ -46,7 +46,7 @@ def explain(
     Args:
         parts: Of the library.
         query: As it was searched. Words to move away from are left out, with a warning.
-        record_id: `Hit.id`, or `Moment.id` of another moment of a video.
+        candidate: `Hit.id`, or `Moment.id` of another moment of a video; or what the caller brings.
         grid: Cells along the longer side of a picture.
         query_words: Whether the words of the query are left out, too.
         max_words: Passes over a text at most.
@@ -65,7 +65,7 @@ def explain(
     wanted = second_pass.wanted_content(query)
     if not wanted:
         raise InputError("the query is empty", remedy="give words, --image or --video")
-    document = candidate_of(parts, record_id)
+    document = candidate_of(parts, candidate) if isinstance(candidate, str) else candidate
     found = explain_pair(
         parts.reranker(),
         wanted,
@@ -82,7 +82,7 @@ def explain(
             f"what is not wanted ({query.not_text!r}) has no part in the explanation",
             *warnings,
         )
-    return replace(found, id=record_id, warnings=warnings)
+    return replace(found, id=candidate if isinstance(candidate, str) else "", warnings=warnings)
 
 
 def candidate_of(parts: Parts, record_id: str) -> Content:
