@@ -56,18 +56,23 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 def serving(library: Path) -> Iterator[str]:
     """The address of a server of the library."""
     command = [sys.executable, "-m", "secondglance", "serve", "--library", str(library)]
-    with subprocess.Popen(
-        [*command, "--port", "0", "--preload"], stderr=subprocess.PIPE, text=True
-    ) as server:
+    # A file, for a pipe that nobody reads would fill with the log and stop the server.
+    with (
+        tempfile.NamedTemporaryFile("r", encoding="utf-8") as log,
+        subprocess.Popen(
+            [*command, "--port", "0", "--preload"], stderr=Path(log.name).open("w")
+        ) as server,
+    ):
         try:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if found := re.search(r"http://[\d.]+:\d+", line):
-                    wait_until_ready(found.group())
-                    yield found.group()
-                    break
-            else:
-                raise SystemExit("the server did not start")
+            url = None
+            while url is None:
+                if server.poll() is not None:
+                    raise SystemExit("the server did not start")
+                time.sleep(0.2)
+                log.seek(0)
+                url = re.search(r"http://[\d.]+:\d+", log.read())
+            wait_until_ready(url.group())
+            yield url.group()
         finally:
             server.terminate()
 
