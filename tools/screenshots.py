@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,19 +56,34 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 def serving(library: Path) -> Iterator[str]:
     """The address of a server of the library."""
     command = [sys.executable, "-m", "secondglance", "serve", "--library", str(library)]
-    with subprocess.Popen(
-        [*command, "--port", "0", "--preload"], stderr=subprocess.PIPE, text=True
-    ) as server:
+    # A file, for a pipe that nobody reads would fill with the log and stop the server.
+    with (
+        tempfile.NamedTemporaryFile("r", encoding="utf-8") as log,
+        subprocess.Popen(
+            [*command, "--port", "0", "--preload"], stderr=Path(log.name).open("w")
+        ) as server,
+    ):
         try:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if found := re.search(r"http://[\d.]+:\d+", line):
-                    yield found.group()
-                    break
-            else:
-                raise SystemExit("the server did not start")
+            url = None
+            while url is None:
+                if server.poll() is not None:
+                    raise SystemExit("the server did not start")
+                time.sleep(0.2)
+                log.seek(0)
+                url = re.search(r"http://[\d.]+:\d+", log.read())
+            wait_until_ready(url.group())
+            yield url.group()
         finally:
             server.terminate()
+
+
+def wait_until_ready(url: str) -> None:
+    """Waits for the models."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz"):
+            return
+        time.sleep(0.2)
+    raise SystemExit("the models were not loaded")
 
 
 def keep(page: Page, path: Path) -> None:
@@ -76,7 +93,9 @@ def keep(page: Page, path: Path) -> None:
         page.screenshot(path=raw)
         picture = Image.open(raw).convert("RGB")
     for colours in COLOURS:
-        picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+        # Keeps the few colours of the page's own, which the median cut would merge.
+        method = Image.Quantize.MAXCOVERAGE
+        picture.quantize(colours, method, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size < MAX_BYTES:
             break
     console.print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
@@ -96,7 +115,7 @@ def settle(page: Page) -> None:
     """Waits until results are in place and their pictures are there."""
     page.wait_for_selector(RESULTS)
     page.wait_for_function(
-        "[...document.querySelectorAll('.card img')].slice(0, 8).every((i) => i.complete)"
+        "() => [...document.querySelectorAll('.card img')].slice(0, 8).every((i) => i.complete)"
     )
     page.wait_for_timeout(1200)  # the cards have to come to rest
 
@@ -107,12 +126,6 @@ def show(browser: Browser, url: str, out: Path, text: str, scenes: Path) -> None
     page = open_page(browser, url, f"#search?q={words}")
     settle(page)
     keep(page, out / "search.png")
-    page.locator(".card .open").first.click()
-    page.get_by_role("button", name="Why it matched").click()
-    page.wait_for_selector("canvas.heat")
-    page.mouse.move(0, 0)
-    page.wait_for_timeout(600)
-    keep(page, out / "details.png")
 
     page = open_page(
         browser,
@@ -127,18 +140,27 @@ def show(browser: Browser, url: str, out: Path, text: str, scenes: Path) -> None
     settle(page)
     keep(page, out / "phone.png")
 
-    page = open_page(browser, url, "#rerank", viewport={"width": 1280, "height": 1000})
+    page = open_page(browser, url, "#rerank", viewport={"width": 1200, "height": 1280})
     page.locator("[data-side=query] textarea").first.fill(text)
     page.get_by_label("Candidates, one a line").fill("\n".join(LINES))
     page.get_by_role("button", name="Add lines").click()
-    files = [scenes / "pictures" / f"{n:04}.jpg" for n in (56, 58)] + [scenes / "clips/0001.mp4"]
+    files = [scenes / "pictures" / f"{n:04}.jpg" for n in (58, 55)] + [scenes / "clips/0001.mp4"]
     page.locator(".adding input[type=file]").set_input_files(files)
-    page.wait_for_function("document.querySelectorAll('.candidate .thumb img').length === 3")
+    page.wait_for_function("() => document.querySelectorAll('.candidate .thumb img').length === 3")
     page.get_by_role("button", name="Rank", exact=True).click()
     page.wait_for_selector(".ranking")
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(800)
     keep(page, out / "rerank.png")
+
+    page = open_page(browser, url, f"#search?q={words}")
+    settle(page)
+    page.locator(".card .open").first.click()
+    page.get_by_role("button", name="Why it matched").click()
+    page.wait_for_selector("canvas.heat")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(600)
+    keep(page, out / "details.png")
 
 
 def main() -> None:

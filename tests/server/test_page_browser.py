@@ -96,9 +96,14 @@ def opened(
     return page
 
 
+def body_of(request: Request) -> Any:
+    """The JSON that a request sends."""
+    return request.post_data_json
+
+
 def is_search(request: Request) -> bool:
     """Whether a request is what the user looked for; the start page looks around by itself."""
-    return request.url.endswith("/v1/search") and bool(request.post_data_json["stream"])
+    return request.url.endswith("/v1/search") and bool(body_of(request)["stream"])
 
 
 def closed_dialog(page: Page) -> bool:
@@ -211,7 +216,7 @@ def test_search_by_a_dropped_picture(
     with page.expect_request(is_search) as request:
         dropped(page, "#view-search", picture, "image/jpeg")
     page.wait_for_selector(RESULTS)
-    query = request.value.post_data_json["query"]
+    query = body_of(request.value)["query"]
     assert query["image"].startswith("upload:")
     page.keyboard.press("r")
     assert names(page)[0] == picture.name
@@ -240,7 +245,7 @@ def test_more_like_this(open_page: Callable[..., Page]) -> None:
     name = names(page)[2]
     with page.expect_request(is_search) as request:
         page.keyboard.press("m")
-    assert request.value.post_data_json["query"]["image"].startswith("id:")
+    assert body_of(request.value)["query"]["image"].startswith("id:")
     page.wait_for_selector(RESULTS)
     page.keyboard.press("r")
     assert names(page)[0] == name
@@ -316,7 +321,7 @@ def test_why_it_matched_is_drawn_over_the_picture(open_page: Callable[..., Page]
     page.locator(".card .open").first.click()
     with page.expect_request("**/v1/explain") as request:
         page.get_by_role("button", name="Why it matched").click()
-    asked = request.value.post_data_json
+    asked = body_of(request.value)
     assert set(asked) == {"query", "id"}
     page.wait_for_selector("canvas.heat")
     corner = """(canvas, [x, y]) => {
@@ -401,7 +406,7 @@ def test_filters_of_the_form_are_searched_with(open_page: Callable[..., Page]) -
     page.fill("#path", "photos/")
     with page.expect_request(is_search) as request:
         page.keyboard.press("Enter")
-    assert request.value.post_data_json["filter"] == 'path like "%photos/%"'
+    assert body_of(request.value)["filter"] == 'path like "%photos/%"'
     page.wait_for_function("() => document.querySelectorAll('.card').length === 6")
     assert "path=photos" in page.evaluate("location.hash")
     assert page.locator("#filter-count").text_content() == "1"
@@ -510,7 +515,7 @@ def test_rerank_candidates_of_every_kind(
     with page.expect_request("**/v1/rerank") as request:
         go.click()
     page.wait_for_selector(".ranking")
-    asked = request.value.post_data_json
+    asked = body_of(request.value)
     assert [sorted(each) if isinstance(each, dict) else each for each in asked["documents"]] == [
         "Opening hours",
         ["image", "text"],
