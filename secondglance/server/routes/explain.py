@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from secondglance.errors import InputError
 from secondglance.pipelines.explanation import Explanation
 from secondglance.server.problems import not_found, without_paths
-from secondglance.server.routes.search import PROBLEMS
+from secondglance.server.routes.search import NOT_FOUND, PROBLEMS
 from secondglance.server.schemas import ExplainRequest, ExplainResponse
 from secondglance.server.serving import Serving, serving
 from secondglance.server.shapes import with_queue
@@ -18,7 +18,7 @@ from secondglance.server.shapes import with_queue
 router = APIRouter(prefix="/v1", tags=["search"])
 
 
-@router.post("/explain", response_model=ExplainResponse, responses=PROBLEMS)
+@router.post("/explain", response_model=ExplainResponse, responses=PROBLEMS | NOT_FOUND)
 async def explain(request: Request, asked: ExplainRequest) -> Any:
     """Says which words and regions a score of the second pass depends on.
 
