@@ -88,10 +88,15 @@ def load(path: Path) -> Evaluation:
 
 @functools.cache
 def _adapter() -> TypeAdapter[list[Evaluation]]:
+    from PIL import Image
     from pydantic import ConfigDict, TypeAdapter
 
     # A list, for pydantic takes no configuration beside a dataclass itself, which stays plain.
-    return TypeAdapter(list[Evaluation], config=ConfigDict(ser_json_inf_nan="strings"))
+    # Pictures in memory may stand in a query, but never in one of an evaluation.
+    config = ConfigDict(ser_json_inf_nan="strings", arbitrary_types_allowed=True, defer_build=True)
+    adapter = TypeAdapter(list[Evaluation], config=config)
+    adapter.rebuild(_types_namespace={"Image": Image})
+    return adapter
 
 
 def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
