@@ -11,7 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +37,14 @@ def random_clip(name: str, folder: Path) -> Path:
     config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
+
+
+def photograph(path: Path, *, seed: int, width: int, height: int, quality: int = 75) -> None:
+    """Writes a JPEG that takes about as long to decode as a photograph of its size."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    picture.save(path, quality=quality)
 
 
 def machine() -> dict[str, Any]:

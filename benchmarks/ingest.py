@@ -21,8 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from common import PeakMemory, console, random_clip, report
+from common import PeakMemory, console, photograph, random_clip, report
 from PIL import Image
 
 BATCH = 32
@@ -110,15 +109,6 @@ def one_way(way: str, folder: Path, clip: Path) -> None:
     print(json.dumps({"seconds": seconds, "mb": memory.megabytes, "files": len(photos)}))
 
 
-def make_photos(folder: Path, count: int, width: int, height: int) -> None:
-    """JPEGs that take about as long to decode as photographs of their size."""
-    random = np.random.default_rng(0)
-    for number in range(count):
-        coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number:05}.jpg")
-
-
 def unchanged_run(scratch: Path, files: int) -> float:
     """Files a second of a run in which nothing changed; pictures of 8x8, untrained model."""
     from secondglance import Library
@@ -157,7 +147,9 @@ def main() -> None:
         chosen = scratch / "photos"
         chosen.mkdir()
         if options.photos is None:
-            make_photos(chosen, options.limit, *map(int, options.size.split("x")))
+            width, height = map(int, options.size.split("x"))
+            for number in range(options.limit):
+                photograph(chosen / f"{number:05}.jpg", seed=number, width=width, height=height)
         else:
             for path in sorted(options.photos.iterdir())[: options.limit]:
                 (chosen / path.name).symlink_to(path.resolve())

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from common import photograph
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 SIDE = 256
@@ -55,16 +55,10 @@ def clip(name: str, folder: Path) -> Path:
     return folder
 
 
-def photograph(number: int, folder: Path, width: int, height: int, copies: int = 1) -> None:
-    """A JPEG that takes about as long to decode as a photograph of its size.
-
-    Its copies differ behind the end of the picture, which makes each another content.
-    """
-    random = np.random.default_rng(number)
-    coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+def photographs(number: int, folder: Path, width: int, height: int, copies: int) -> None:
+    """A photograph and copies that differ behind its end, which makes each another content."""
     first = folder / f"{number:06}.jpg"
-    picture.save(first, quality=90)
+    photograph(first, seed=number, width=width, height=height, quality=90)
     for copy in range(1, copies):
         (folder / f"{number:06}-{copy}.jpg").write_bytes(first.read_bytes() + bytes([copy]))
 
@@ -170,7 +164,7 @@ def main() -> None:
         folder = scratch / "photos"
         folder.mkdir()
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            make = partial(photograph, folder=folder, width=width, height=height,
+            make = partial(photographs, folder=folder, width=width, height=height,
                            copies=options.copies)  # fmt: skip
             list(pool.map(make, range(options.photos // options.copies), chunksize=8))
         options.photos = sum(1 for _ in folder.iterdir())

@@ -33,6 +33,9 @@ else:
 ENV_PREFIX = "SECONDGLANCE_"
 PRESET_NAMES = ("starter", "laptop", "gpu", "cluster")
 
+SECRETS = ("token", "api_key")
+"""Keys whose values no message shows."""
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -68,12 +71,30 @@ class RecallSettings(_Section):
 class RerankSettings(_Section):
     """The second pass. Pixel limits are those of the official recipe."""
 
-    backend: Literal["qwen3vl", "passthrough"] = Field(
-        default="qwen3vl", description="passthrough keeps recall order"
+    backend: Literal["qwen3vl", "remote", "passthrough"] = Field(
+        default="qwen3vl",
+        description="remote asks the servers of url; passthrough keeps recall order",
     )
     model: str = Field(
         default="builtin:starter",
-        description="hub id, local folder, builtin:starter, or builtin:untrained",
+        description="hub id, local folder, builtin:starter, or builtin:untrained; remote: what the "
+        "server calls its model, builtin ones being whatever it has",
+    )
+    url: str | list[str] | None = Field(
+        default=None, description="remote: the server, or several that serve the same model"
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="remote: sent as a bearer token; never written to disk"
+    )
+    dialect: Literal["secondglance", "vllm", "jina", "cohere"] = Field(
+        default="secondglance",
+        description="remote: what the server understands; jina: text or a picture, cohere: text",
+    )
+    timeout_s: float = Field(
+        default=60.0, gt=0, description="remote: longest wait for one answer, of some candidates"
+    )
+    retries: int = Field(
+        default=2, ge=0, le=10, description="remote: further tries of what was not delivered"
     )
     revision: str | None = Field(default=None, description="hub revision to pin")
     sha256: str | None = Field(
@@ -305,7 +326,18 @@ def load_settings(
     for origin, values in sources:
         merged = _merge(merged, values)
         settings = _check(merged, origin)
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    # Only once all sources have spoken: one may name the backend, another the URL.
+    rerank = settings.rerank
+    if rerank.backend == "remote" and not rerank.url:
+        raise ConfigError(
+            "rerank.backend is remote, and there is no rerank.url",
+            remedy="set it, for instance SECONDGLANCE_RERANK__URL=http://host:7860/v1/rerank",
+        )
 
 
 def _check(values: Mapping[str, Any], origin: str) -> Settings:
@@ -340,7 +372,8 @@ def _explain(error: ValidationError, origin: str) -> str:
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_all_keys())}"
             lines.append(f"unknown setting {where!r} in {origin}; {hint}")
         else:
-            lines.append(f"{where} = {item['input']!r} in {origin}: {item['msg']}")
+            value = "***" if item["loc"][-1] in SECRETS else repr(item["input"])
+            lines.append(f"{where} = {value} in {origin}: {item['msg']}")
     return "; ".join(lines)
 
 

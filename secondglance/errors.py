@@ -4,6 +4,7 @@ SecondGlanceError            one line for the user: what is wrong, and the remed
 |-- ConfigError              a setting is unknown or has a value that is not allowed
 |-- InputError               the caller's arguments: missing path, empty query, bad filter
 |   `-- MediaError           one file or one candidate cannot be read; the job goes on
+|-- MissingExtraError        a package is not installed that an optional part needs
 |-- ModelError               a checkpoint is missing, incomplete or of the wrong kind
 |-- LibraryError             the library folder as a whole cannot be used
 |   |-- CatalogError         catalog.sqlite is damaged or cannot be written
@@ -53,6 +54,10 @@ class InputError(SecondGlanceError):
 
 class MediaError(InputError):
     """One file or one candidate cannot be read. Never stops a job."""
+
+
+class MissingExtraError(SecondGlanceError, ImportError):
+    """A package is not installed that an optional part needs."""
 
 
 class ModelError(SecondGlanceError):

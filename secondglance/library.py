@@ -32,10 +32,13 @@ from secondglance.pipelines.stamp import check_recall, make_folder, read_stamp, 
 from secondglance.types import Content, IndexReport, Kind, PairScore, Query, SearchResult
 
 if TYPE_CHECKING:
+    from PIL import Image
     from typing_extensions import Unpack
 
     from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
     from secondglance.pipelines.evaluate_run import EvaluateOptions
+    from secondglance.pipelines.explain_hit import ExplainOptions
+    from secondglance.pipelines.explanation import Explanation
     from secondglance.retrieve.filters import Filter
 
 
@@ -262,6 +265,37 @@ class Library:
             RerankError: The second pass as a whole failed.
         """
         return self._parts.reranker().score(query, documents, instruction=instruction)
+
+    def explain(
+        self, query: str | Query, candidate: str | Content, **options: Unpack[ExplainOptions]
+    ) -> Explanation:
+        """What the second pass's score of a hit depends on; see `pipelines.explain_hit.explain`.
+
+        >>> hit = library.search("two dogs").hits[0]         # doctest: +SKIP
+        >>> library.explain("two dogs", hit.id).regions      # doctest: +SKIP
+
+        Raises:
+            InputError: The query is empty, no record has this id, or there is no second pass.
+            MediaError: A file is absent or cannot be read.
+            StoppedError: Whoever asked went away; see `rerank.stopping`.
+        """
+        from secondglance.pipelines.explain_hit import explain
+
+        asked = Query(text=query) if isinstance(query, str) else query
+        return explain(self._parts, asked, candidate, **options)
+
+    def shown_picture(self, record_id: str) -> Image.Image | None:
+        """The picture of a record in full size, of a video its keyframe; None for a text.
+
+        `pipelines.explanation.overlay` draws an explanation over it.
+
+        Raises:
+            InputError: No record has this id.
+            MediaError: The file is absent or cannot be read.
+        """
+        from secondglance.pipelines.explain_hit import shown_picture
+
+        return shown_picture(self._parts, record_id)
 
     def evaluate(
         self, queries: Sequence[EvaluationQuery], qrels: Qrels, **options: Unpack[EvaluateOptions]

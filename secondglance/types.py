@@ -48,6 +48,13 @@ def split_tags(joined: str) -> list[str]:
     return [tag for tag in joined.split("|") if tag]
 
 
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaItem:
     """One file that the scan found.

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from secondglance.models.untrained import build_untrained_clip, build_untrained_reranker
+from tests.browser import browser
+
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="session")

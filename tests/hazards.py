@@ -47,3 +47,9 @@ def hazardous_take(path: Path, folder: Path, *_: object, **__: object) -> NoRetu
         bytearray(64 << 30)
     time.sleep(600)
     raise AssertionError("it lives")
+
+
+def killing_thumbnail(*_: object) -> NoReturn:
+    """Instead of `server.intake.thumbnail`: kills its worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it lives")

@@ -12,6 +12,7 @@ from secondglance.cli import (
     doctor,
     duplicates,
     evaluate,
+    explain,
     index,
     judge,
     models,
@@ -52,6 +53,9 @@ app.command(epilog="Example: secondglance index ~/Pictures ~/Videos --library ~/
 app.command(
     epilog='Example: secondglance search "red car at night" --library ~/media.library --kind video'
 )(search.search)
+app.command(
+    epilog='Example: secondglance explain "two dogs" --library ~/media.library --rank 1 --out why'
+)(explain.explain)
 app.command(
     epilog='Example: secondglance rerank --query "a cat" --documents candidates.jsonl --format json'
 )(rerank.rerank)

@@ -7,12 +7,15 @@ import logging
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from secondglance.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 @cache
@@ -52,6 +55,55 @@ def write(text: str, out: Path | None) -> None:
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     stderr().print(f"written: {out}", highlight=False)
+
+
+def progress_bar(*, markup: bool = False) -> Progress:
+    """A bar on stderr that goes away when it is done; see `Stages`.
+
+    Args:
+        markup: Whether rich's markup counts in its descriptions.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=markup),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+    )
+
+
+class Stages:
+    """Shows the stages of one job in a bar, one after the other.
+
+    Args:
+        bar: Of `progress_bar`.
+        stage: The first.
+        text: What the bar says of it.
+    """
+
+    def __init__(self, bar: Progress, stage: object, text: str) -> None:
+        self._bar = bar
+        self._stage = stage
+        self._task = bar.add_task(text, total=None)
+
+    def show(self, stage: object, text: str, *, done: int, total: int) -> None:
+        """How far a stage is; `total` is 0 where that is not known."""
+        if stage != self._stage:
+            self._stage = stage
+            # A finished bar would keep its time.
+            self._bar.reset(self._task, total=total or None)
+        self._bar.update(self._task, description=text, completed=done, total=total or None)
 
 
 def show_log() -> None:

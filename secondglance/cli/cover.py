@@ -81,7 +81,7 @@ def _table(result: CoverResult) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from secondglance.pipelines.shown import clock
+    from secondglance.types import clock
 
     rows = Table(
         "rank", "time", "score", "recall", "rerank", "sharpness", "brightness", "picture",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secondglance.cli.console import overrides, stderr, stdout, warn, write
-from secondglance.cli.options import ConfigOption, LibraryOption, SetOption
+from secondglance.cli.console import Stages, overrides, progress_bar, stderr, stdout, warn, write
+from secondglance.cli.options import ConfigOption, LibraryOption, SetOption, listed
 from secondglance.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secondglance.evaluation.datasets import Dataset
     from secondglance.evaluation.types import Evaluation, EvaluationQuery, Qrels
     from secondglance.library import Library
-    from secondglance.pipelines.evaluate_run import EvaluateOptions, Progress
+    from secondglance.pipelines.evaluate_run import EvaluateOptions, OnProgress, Progress
 
 
 def evaluate(
@@ -37,10 +37,13 @@ def evaluate(
         str | None, typer.Option(help="Instead: a standard dataset, such as flickr30k.")
     ] = None,
     dataset_folder: Annotated[Path | None, typer.Option(help="Where the dataset lies.")] = None,
-    split: Annotated[str, typer.Option(help="Of the dataset: test, 1k-test, ...")] = "test",
+    split: Annotated[str, typer.Option(help="Of the dataset: test, full, 1k-1, ...")] = "test",
     languages: Annotated[
         str, typer.Option(help="Of the dataset's captions, commas between; left out: all.")
     ] = "",
+    direction: Annotated[
+        str, typer.Option(help="Of the dataset: text-to-media or image-to-text.")
+    ] = "text-to-media",
     systems: Annotated[
         str,
         typer.Option(
@@ -49,7 +52,7 @@ def evaluate(
         ),
     ] = "bm25,clip,clip+bm25,rerank,fusion",
     measures: Annotated[
-        str | None, typer.Option(help="Such as nDCG@10,Recall@5, as ir-measures writes them.")
+        str | None, typer.Option(help="Commas between; such as nDCG@10,Recall@10,Hit@1,MRR,MAP.")
     ] = None,
     depth: Annotated[int, typer.Option(help="Documents of a ranking.", min=1)] = 100,
     recall: Annotated[
@@ -86,14 +89,17 @@ def evaluate(
     import json
 
     from secondglance.evaluation import report
+    from secondglance.evaluation.metrics import DEFAULT_MEASURES
     from secondglance.evaluation.tables import summary_table
     from secondglance.library import Library
 
-    chosen = dataset and _dataset(dataset, dataset_folder, split, _names(languages))
+    chosen = dataset and _dataset(
+        dataset, dataset_folder, split=split, languages=listed(languages), direction=direction
+    )
     asked, judged, warnings = _read(queries, qrels, captions, chosen or None)
     warn(warnings)
     options: EvaluateOptions = {
-        "systems": _names(systems),
+        "systems": listed(systems),
         "depth": depth,
         "recall": recall,
         "baseline": baseline,
@@ -104,7 +110,9 @@ def evaluate(
         "unknown": "missed" if captions is None else "dropped",
     }
     if measures is not None:
-        options["measures"] = _names(measures)
+        options["measures"] = listed(measures)
+    elif chosen:
+        options["measures"] = tuple(dict.fromkeys((*DEFAULT_MEASURES, *chosen.measures)))
     if budgets_ms is not None:
         options["budgets_ms"] = _numbers(budgets_ms)
     if budget_queries is not None:
@@ -114,8 +122,8 @@ def evaluate(
         if chosen:
             warn(_beside(opened, chosen))
         try:
-            with _bar() as bar:
-                options["on_progress"] = _Reporter(bar)
+            with progress_bar() as bar:
+                options["on_progress"] = _reporter(bar)
                 found = opened.evaluate(asked, judged, **options)
         except KeyboardInterrupt:
             stderr().print(
@@ -139,23 +147,25 @@ def evaluate(
 SHOWN_FILES = 5
 
 
-def _dataset(name: str, folder: Path | None, split: str, languages: Sequence[str]) -> Dataset:
+def _dataset(
+    name: str, folder: Path | None, *, split: str, languages: Sequence[str], direction: str
+) -> Dataset:
     from secondglance.evaluation.datasets import load
 
     if folder is None:
         raise InputError(f"where {name} lies is not said", remedy="name --dataset-folder")
-    return load(name, folder, split=split, languages=languages)
+    return load(name, folder, split=split, languages=languages, direction=direction)
 
 
 def _beside(opened: Library, dataset: Dataset) -> list[str]:
     """A warning where the library is not what the dataset's protocol searches."""
     counts = opened.status()["counts"]
     held = sum(counts.get(kind, 0) for kind in ("image", "video", "text"))
-    if held == len(dataset.documents):
+    if held == dataset.size:
         return []
     return [
         f"the library holds {held} files and the protocol of {dataset.name} {dataset.split} has "
-        f"{len(dataset.documents)}: figures cannot be compared with published ones "
+        f"{dataset.size}: figures cannot be compared with published ones "
         f"({dataset.protocol})"
     ]
 
@@ -185,10 +195,6 @@ def _read(
     asked, warnings = read_queries(queries)
     judged, more = read_qrels(qrels)
     return asked, judged, [*warnings, *more]
-
-
-def _names(written: str) -> list[str]:
-    return [name.strip() for name in written.split(",") if name.strip()]
 
 
 def _numbers(written: str) -> list[float]:
@@ -233,39 +239,12 @@ STAGES = {
 }
 
 
-class _Reporter:
-    """Turns progress into a bar on stderr."""
+def _reporter(bar: Bar) -> OnProgress:
+    stages = Stages(bar, ("load", ""), STAGES["load"])
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._now = ("load", "")
-        self._task = bar.add_task(STAGES["load"], total=None)
-
-    def __call__(self, progress: Progress) -> None:
-        total = progress.total or None
-        if (progress.stage, progress.what) != self._now:
-            self._now = (progress.stage, progress.what)
-            self._bar.reset(self._task, total=total)  # a finished bar would keep its time
+    def report(progress: Progress) -> None:
         text = STAGES[progress.stage] + (f" ({progress.what})" if progress.what else "")
-        self._bar.update(self._task, description=text, completed=progress.done, total=total)
+        stage = progress.stage, progress.what
+        stages.show(stage, text, done=progress.done, total=progress.total)
 
-
-def _bar() -> Bar:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=stderr(),
-        transient=True,
-    )
+    return report

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from secondglance.cli.console import overrides, stderr, stdout, warn, write
+from secondglance.cli.console import Stages, overrides, progress_bar, stderr, stdout, warn, write
 from secondglance.cli.options import ConfigOption, LibraryOption, PresetOption, SetOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.progress import Progress as Bar
 
     from secondglance.library import Library
@@ -89,14 +91,14 @@ def index(
             _watch(opened, paths, as_json=as_json)
             return
         try:
-            with _bar() as bar:
+            with progress_bar(markup=True) as bar:
                 report = opened.index(
                     paths,
                     prune=prune,
                     confirm=_confirm(bar, yes=yes),
                     wait=wait,
                     retry_failed=retry_failed,
-                    on_progress=_Reporter(bar),
+                    on_progress=_reporter(bar),
                 )
         except RemovalRefusedError as refusal:
             _show(refusal.report, as_json=as_json)
@@ -149,44 +151,16 @@ STAGES = {
 }
 
 
-class _Reporter:
-    """Turns progress of the job into a bar on stderr."""
+def _reporter(bar: Bar) -> Callable[[Progress], None]:
+    stages = Stages(bar, "scan", STAGES["scan"])
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._stage = "scan"
-        self._task = bar.add_task(STAGES["scan"], total=None)
-
-    def __call__(self, progress: Progress) -> None:
-        total = progress.total or None
-        if progress.stage != self._stage:
-            self._stage = progress.stage
-            self._bar.reset(self._task, total=total)  # a finished bar would keep its time
+    def report(progress: Progress) -> None:
         text = STAGES[progress.stage]
         if progress.failed:
             text += f" [yellow]({progress.failed} failed)[/]"
-        self._bar.update(self._task, description=text, completed=progress.done, total=total)
+        stages.show(progress.stage, text, done=progress.done, total=progress.total)
 
-
-def _bar() -> Bar:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=stderr(),
-        transient=True,
-    )
+    return report
 
 
 def _show(report: IndexReport, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from secondglance.cli.console import overrides, stderr, stdout, warn, write
-from secondglance.cli.options import ConfigOption, SetOption
+from secondglance.cli.options import ConfigOption, SetOption, listed
 
 if TYPE_CHECKING:
     from secondglance.evaluation.agreement import Agreement
@@ -83,7 +83,6 @@ def judge(
     from secondglance.library import Library
     from secondglance.pipelines import judging
 
-    chosen = [name.strip() for name in systems.split(",") if name.strip()]
     name = annotator if annotator is not None else judging.login_name()
     places = judging.places(out, annotator=name)
     asked, warnings = read_queries(queries)
@@ -95,7 +94,7 @@ def judge(
     log = JudgmentLog(places.log, annotator=name)
     try:
         with Library.open(library, config=config, create=False, settings=settings) as opened:
-            pool = _pool(opened, asked, chosen, depth)
+            pool = _pool(opened, asked, listed(systems), depth)
             state = judging.Judging(pool, log, qrels=places.qrels, gone=opened.unknown_documents)
         # Closed while the annotator works: models and database need not wait for people.
         warn(state.warnings)

@@ -116,7 +116,7 @@ def _said(progress: Progress, answer: str, console: Console) -> int | None:
 
 def _show(task: Task, shown_query: int | None, state: Judging, console: Console) -> int:
     """Prints a task, and its query where that is another than before; the query's number."""
-    from secondglance.pipelines.shown import clock
+    from secondglance.types import clock
 
     query, document = task.query.query, task.document
     if task.query_number != shown_query:

@@ -23,3 +23,8 @@ SetOption = Annotated[
         "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
     ),
 ]
+
+
+def listed(written: str) -> list[str]:
+    """Names that were written with commas between them."""
+    return [name.strip() for name in written.split(",") if name.strip()]

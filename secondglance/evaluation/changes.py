@@ -9,6 +9,7 @@ from pathlib import Path
 from secondglance.evaluation.tables import SAME
 from secondglance.evaluation.thumbnails import PICTURE_SUFFIXES, Thumbnails
 from secondglance.evaluation.types import Evaluation, EvaluationQuery, Ranked
+from secondglance.types import clock
 
 TOP = 5
 MAX_TEXT = 240
@@ -190,10 +191,4 @@ def _scores(ranked: Ranked) -> tuple[tuple[str, float], ...]:
 def _moment(ranked: Ranked) -> str:
     if ranked.start_s is None or ranked.end_s is None:
         return ""
-    return f"{_clock(ranked.start_s)}-{_clock(ranked.end_s)}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{clock(ranked.start_s)}-{clock(ranked.end_s)}"

@@ -30,6 +30,7 @@ from secondglance.evaluation.fusion_model import (
     features,
 )
 from secondglance.evaluation.signals import Signals
+from secondglance.evaluation.trec import named
 from secondglance.evaluation.types import Qrels, QueryKind
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def fit_fusion(
     judged = [query for query in signals if query in qrels]
     if not judged:
         raise InputError(
-            f"none of the {len(signals)} queries has judgments (those name {_some(list(qrels))}; "
-            f"the queries are {_some(list(signals))})",
+            f"none of the {len(signals)} queries has judgments (those name "
+            f"{named(qrels) or 'none'}; the queries are {named(signals) or 'none'})",
             remedy="the first column of the judgments must hold the queries' ids",
         )
     by_kind: dict[QueryKind, list[str]] = {}
@@ -167,10 +168,6 @@ def _not_better(model: FittedModel) -> str:
         f"standard error {figures.gain_error:.3f}): the order stays, the probability is used for "
         "the cut-off"
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "none"
 
 
 def _lists(

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from secondglance.errors import InputError
 from secondglance.evaluation.types import QueryKind
 
 if TYPE_CHECKING:
@@ -287,29 +285,3 @@ class FittedFusion:
         """The model for such a search; None if there is none."""
         wanted = (kind, words, second)
         return next((m for m in self.models if (m.kind, m.words, m.second) == wanted), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form; numbers survive it bit by bit."""
-        found: dict[str, Any] = _adapter().dump_python(self, mode="json")
-        return found
-
-    @classmethod
-    def from_dict(cls, found: object) -> FittedFusion:
-        """From the JSON form.
-
-        Raises:
-            InputError: It is not one.
-        """
-        try:
-            made: FittedFusion = _adapter().validate_python(found)
-        except ValueError as error:
-            first = str(error).splitlines()
-            raise InputError(f"not a fitted fusion: {' '.join(first[:3])}") from error
-        return made
-
-
-@cache
-def _adapter() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(FittedFusion)

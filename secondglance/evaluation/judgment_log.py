@@ -22,6 +22,7 @@ from typing import Literal, TypeAlias, get_args
 
 from secondglance.errors import InputError
 from secondglance.evaluation.agreement import Unit
+from secondglance.evaluation.trec import named
 
 Mark: TypeAlias = Literal["grade", "broken", "skip", "undo"]
 Grade: TypeAlias = Literal[0, 1, 2, 3]
@@ -197,7 +198,7 @@ def read_grades(paths: Sequence[Path]) -> tuple[dict[str, dict[Unit, int]], tupl
     if differing:
         warnings.append(
             f"{len(differing)} query ids do not ask the same everywhere "
-            f"({', '.join(differing[:5])}): their grades are not of one question"
+            f"({named(differing)}): their grades are not of one question"
         )
     grades = {
         annotator: {unit: mark.grade for unit, mark in marks.items() if mark.grade is not None}
@@ -251,13 +252,13 @@ def _read(data: bytes, path: Path) -> tuple[list[Judgment], int | None]:
     rest = lines.pop()
     parsed = [_parse(line) for line in lines]
     bad = [
-        number
+        str(number)
         for number, (line, judgment) in enumerate(zip(lines, parsed, strict=True), start=1)
         if judgment is None and line.strip()
     ]
     if bad:
         raise InputError(
-            f"{path}: {len(bad)} lines are no judgments (line {', '.join(map(str, bad[:5]))})",
+            f"{path}: {len(bad)} lines are no judgments (line {named(bad)})",
             remedy="mend or remove these lines, or name another file",
         )
     last = _parse(rest)

@@ -35,7 +35,7 @@ _FAMILIES = {
     "Hit": ("Success", "needed", ("Success", "HitRate", "Hits")),
     "Recall": ("R", "needed", ("R",)),
     "Precision": ("P", "needed", ("P",)),
-    "MRR": ("RR", "none", ("RR",)),
+    "MRR": ("RR", "optional", ("RR",)),
     "MAP": ("AP", "optional", ("AP",)),
     "Rprec": ("Rprec", "none", ("RPrecision",)),
     "Bpref": ("Bpref", "none", ()),
@@ -102,7 +102,9 @@ def compute(names: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str,
     import ir_measures
 
     shown = known_measures(names)
-    measures = {_measure(name): name for name in shown}
+    asked: dict[ir_measures.Measure, list[str]] = {}
+    for name in shown:
+        asked.setdefault(_measure(name), []).append(name)
     # Scores and ids go to C, which knows no lone surrogates; grades below 0 are not relevant.
     judged = {
         _plain(query): {_plain(document): max(grade, 0) for document, grade in grades.items()}
@@ -117,9 +119,10 @@ def compute(names: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str,
     if not judged or not shown:
         return values
     ids = {_plain(query): query for query in qrels}
-    evaluator = ir_measures.pytrec_eval.evaluator(list(measures), judged)
+    evaluator = ir_measures.pytrec_eval.evaluator(list(asked), judged)
     for metric in evaluator.iter_calc(scores):
-        values[measures[metric.measure]][ids[metric.query_id]] = float(metric.value)
+        for name in asked[metric.measure]:
+            values[name][ids[metric.query_id]] = _within(name, float(metric.value))
     return values
 
 
@@ -165,7 +168,19 @@ def _measure(shown: str) -> ir_measures.Measure:
 
     family, _, cutoff = shown.partition("@")
     measure = ir_measures.parse_measure(_FAMILIES[family][0])
-    return measure @ int(cutoff) if cutoff else measure
+    return measure @ int(cutoff) if cutoff and family != "MRR" else measure
+
+
+def _within(shown: str, value: float) -> float:
+    """0 for a reciprocal rank beyond the cut-off of `MRR@10`.
+
+    trec_eval has no such cut-off, and other programs order equal scores otherwise; its value says
+    the rank.
+    """
+    family, _, cutoff = shown.partition("@")
+    if family != "MRR" or not cutoff or value == 0:
+        return value
+    return value if round(1 / value) <= int(cutoff) else 0.0
 
 
 def _advice(key: str) -> str:

@@ -14,11 +14,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from secondglance.evaluation.tables import milliseconds
+from secondglance.evaluation.tables import looks_twice, milliseconds
 from secondglance.evaluation.types import Cost, Curve, CurvePoint, Evaluation, Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from secondglance.evaluation.fusion_model import ReliabilityBin
 
 INK, SOFT, LINE = "#010101", "#020202", "#030303"
 UP, DOWN = "#050501", "#050502"
@@ -144,11 +147,13 @@ def costs_svg(costs: Sequence[Cost]) -> str:
             )  # fmt: skip
             left = [a + b for a, b in zip(left, widths, strict=True)]
         reach = max(left, default=0.0) or 1.0
+        untimed = [looks_twice(cost.system) and "rerank" not in stages_of(cost) for cost in costs]
         for row, total in zip(rows, left, strict=True):
-            axes.text(total + reach * 0.015, row, milliseconds(total), va="center", color=INK)
+            shown = milliseconds(total) + (" + second pass" if untimed[row] else "")
+            axes.text(total + reach * 0.015, row, shown, va="center", color=INK)
         axes.set_yticks(rows, [_short(cost.system) for cost in costs])
         axes.set_ylim(len(costs) - 0.5, -0.5)
-        axes.set_xlim(0, reach * 1.2)
+        axes.set_xlim(0, reach * (1.6 if any(untimed) else 1.2))
         axes.xaxis.set_major_formatter(lambda x, _: milliseconds(x) if x else "0")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="y", visible=False)
@@ -159,6 +164,48 @@ def costs_svg(costs: Sequence[Cost]) -> str:
         )  # fmt: skip
 
     return _svg(paint, height_in=max(1.7, 1.1 + 0.42 * len(costs)))
+
+
+def reliability_svg(bins: Sequence[ReliabilityBin]) -> str:
+    """Share that is relevant against the probability that was said, over bars of candidates.
+
+    Bins without candidates have no point. Bars are on a scale of powers, with their numbers.
+    """
+    from matplotlib.ticker import NullLocator
+
+    filled = [part for part in bins if part.candidates]
+
+    def paint(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        above.plot([0, 1], [0, 1], color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
+        above.plot(
+            [part.probability for part in filled], [part.relevant for part in filled],
+            color=SERIES[0], marker="o",
+        )  # fmt: skip
+        above.set_ylim(-0.04, 1.04)
+        above.set_ylabel("share relevant")
+        below.bar(
+            [(part.low + part.high) / 2 for part in filled],
+            [part.candidates for part in filled],
+            width=[0.8 * (part.high - part.low) for part in filled],
+            color=SERIES[0], alpha=0.55, linewidth=0,
+        )  # fmt: skip
+        below.set_yscale("log")
+        most = max((part.candidates for part in filled), default=1)
+        below.set_ylim(0.7, 10 * most)  # room for the numbers
+        for part in filled:
+            middle = (part.low + part.high) / 2
+            below.text(
+                middle, part.candidates * 1.25, _count(part.candidates),
+                ha="center", va="bottom", color=INK, fontsize=FONT - 1,
+            )  # fmt: skip
+        below.yaxis.set_major_locator(NullLocator())
+        below.yaxis.set_minor_locator(NullLocator())
+        below.set_ylabel("candidates")
+        below.set_xlim(0, 1)
+        below.set_xlabel("probability that was said")
+
+    return _drawn(paint, height_in=1.2 * HEIGHT_IN)
 
 
 def stage_order(stage: str) -> tuple[int, str]:
@@ -205,7 +252,16 @@ def _short(name: str, limit: int = 24) -> str:
     return name if len(name) <= limit else f"...{name[3 - limit :]}"
 
 
+def _count(number: int) -> str:
+    """Short enough for a bar: 12,345 is 12k."""
+    return f"{number:,}" if number < 10_000 else f"{number / 1000:,.0f}k"
+
+
 def _svg(paint: Callable[[Axes], None], *, height_in: float = HEIGHT_IN) -> str:
+    return _drawn(lambda figure: paint(figure.subplots()), height_in=height_in)
+
+
+def _drawn(paint: Callable[[Figure], None], *, height_in: float) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -225,7 +281,7 @@ def _svg(paint: Callable[[Axes], None], *, height_in: float = HEIGHT_IN) -> str:
         # Text is drawn by the browser, whose fonts have the letters that matplotlib's lack.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-        paint(figure.subplots())
+        paint(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     return _inline(buffer.getvalue())
 

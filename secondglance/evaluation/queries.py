@@ -83,19 +83,21 @@ def described(id: str, query: Query, *, language: str = "") -> EvaluationQuery:
         query: What is asked.
         language: Of its words; guessed by their script if empty and the script tells.
     """
-    parts: dict[QueryKind, object] = {
-        "text": query.text,
-        "image": query.image,
-        "video": query.video,
-    }
-    given = [kind for kind, part in parts.items() if part]
     return EvaluationQuery(
         id=id,
         query=query,
-        kind=given[0] if len(given) == 1 else "mixed",
+        kind=query_kind(query),
         language=(language or guessed_language(query.text)) if query.text else "",
         length=length_class(query.text),
     )
+
+
+def query_kind(query: Query) -> QueryKind:
+    """What a query is made of."""
+    given: list[QueryKind] = ["text"] if query.text.strip() else []
+    given += ["image"] if query.image is not None else []
+    given += ["video"] if query.video is not None or query.clip is not None else []
+    return given[0] if len(given) == 1 else "mixed"
 
 
 def guessed_language(text: str) -> str:

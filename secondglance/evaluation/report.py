@@ -12,6 +12,7 @@ from typing import Any
 from secondglance.errors import InputError
 from secondglance.evaluation import plots, tables
 from secondglance.evaluation.changes import changes_of, cut, differences, largest
+from secondglance.evaluation.fit_report import fit_context
 from secondglance.evaluation.saved import load, save, write_runs, write_tables
 from secondglance.evaluation.thumbnails import Thumbnails
 from secondglance.evaluation.types import Curve, Evaluation, Interval
@@ -41,11 +42,12 @@ def write_report(
         system: Set against the baseline; that of the headline if None.
 
     Returns:
-        `report.html`, `evaluation.json`, `summary.csv`, `differences.csv`, `per_query.csv`, then
-        `runs/NAME.trec` of each system.
+        `report.html`, `evaluation.json`, `summary.csv`, `differences.csv`, `per_query.csv`, of a
+        fit `fit.csv` and `fit_reliability.csv`, then `runs/NAME.trec` of each system.
 
     Raises:
-        InputError: The folder cannot be written, or there is no such system.
+        InputError: The folder cannot be written, there is no such system, or what the evaluation
+            holds as its fit is none.
     """
     page = render(evaluation, changes=changes, system=system)
     try:
@@ -72,7 +74,7 @@ def render(evaluation: Evaluation, *, changes: int = CHANGES, system: str | None
         system: Set against the baseline; that of the headline if None.
 
     Raises:
-        InputError: There is no such system.
+        InputError: There is no such system, or what the evaluation holds as its fit is none.
     """
     import jinja2
 
@@ -91,6 +93,7 @@ def render(evaluation: Evaluation, *, changes: int = CHANGES, system: str | None
         "signed": lambda value, digits=3: tables.signed(value, digits=digits).replace("-", "−"),
         "ms": tables.milliseconds,
         "cut": cut,
+        "percent": lambda value: f"{100 * value:.0f} %",
     }
     page = environment.get_template("report.html.j2").render(
         **_context(evaluation, system or tables.compared_system(evaluation), changes)
@@ -122,6 +125,7 @@ def _context(evaluation: Evaluation, system: str | None, changes: int) -> dict[s
         "more_warnings": max(0, len(evaluation.warnings) - MAX_WARNINGS),
         "without_picture": thumbnails.left_out,
         "significant": tables.SIGNIFICANT,
+        "fit": fit_context(evaluation),
         "stages": sorted(
             {stage for cost in evaluation.costs for stage in cost.stages},
             key=lambda stage: (stage == "total", *plots.stage_order(stage)),
@@ -200,7 +204,7 @@ def _plots(
                 "title": "Time a query, by stage",
                 "svg": plots.costs_svg(costs),
                 "text": "Medians of each stage. The second pass counts only where scores were "
-                "not known before.",
+                "not known before; “+ second pass” stands where all were.",
             }
         )
     return drawn

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from secondglance.errors import InputError
+from secondglance.evaluation.fit_report import BIN_COLUMNS, MODEL_COLUMNS, bin_rows, model_rows
 from secondglance.evaluation.trec import write_run
 from secondglance.evaluation.types import Evaluation
 
@@ -94,13 +95,24 @@ def _adapter() -> TypeAdapter[list[Evaluation]]:
 
 
 def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Writes `summary.csv`, `differences.csv` and `per_query.csv`."""
+    """Writes `summary.csv`, `differences.csv` and `per_query.csv`; of a fit `fit.csv`, too.
+
+    Beside `fit.csv` lies `fit_reliability.csv`. Where nothing was fitted, those of an evaluation
+    that was written here before are removed, for they would be taken for this one's.
+    """
     interval = ("mean", "low", "high")
     summary = ("system", "measure", "group", "queries", *interval)
     difference = (
         "system", "baseline", "measure", "group", "queries", *interval,
         "p_value", "p_adjusted", "wins", "losses",
     )  # fmt: skip
+    fitted = {
+        folder / "fit.csv": (MODEL_COLUMNS, model_rows(evaluation)),
+        folder / "fit_reliability.csv": (BIN_COLUMNS, bin_rows(evaluation)),
+    }
+    for path, (_, rows) in fitted.items():
+        if not rows:
+            path.unlink(missing_ok=True)
     return [
         _write_csv(
             folder / "summary.csv",
@@ -126,6 +138,7 @@ def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
             ),
             _per_query(evaluation),
         ),
+        *(_write_csv(path, header, rows) for path, (header, rows) in fitted.items() if rows),
     ]
 
 

@@ -17,7 +17,6 @@ class Signals:
         cosine: To the query's vector, as the store gives it.
         recall_rank: In the vector list, from 1; None where only the words found it.
         lexical_score: BM25; None where no word of the query stands.
-        lexical_rank: In the word list, from 1, equal scores sharing the best; None as above.
         fused: What `search` orders its first pass by: the reciprocal ranks of both lists, 0..1,
             or the cosine where the query has no words or no word was found. None outside the
             fused list.
@@ -30,7 +29,6 @@ class Signals:
     cosine: tuple[float, ...]
     recall_rank: tuple[int | None, ...]
     lexical_score: tuple[float | None, ...]
-    lexical_rank: tuple[int | None, ...]
     fused: tuple[float | None, ...]
     fused_rank: tuple[int | None, ...]
     rerank_score: tuple[float | None, ...]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondglance.errors import MediaError
-from secondglance.media.pictures import open_picture, upright
+from secondglance.media.pictures import jpeg_uri, open_picture, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,6 +83,4 @@ def _data_uri(picture: Image.Image) -> str:
         picture = Image.alpha_composite(behind, picture.convert("RGBA"))
     picture = picture.convert("RGB")
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return jpeg_uri(picture, quality=QUALITY, optimize=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import re
 import threading
 import warnings
@@ -117,3 +119,16 @@ def register_heif() -> None:
     except ImportError:  # the `heif` extra is not installed; Pillow reads AVIF by itself
         return
     pillow_heif.register_heif_opener()
+
+
+def jpeg_uri(picture: Image.Image, *, quality: int, optimize: bool = False) -> str:
+    """A picture as a data URI that holds a JPEG.
+
+    Args:
+        picture: In a mode that JPEG knows, such as RGB.
+        quality: From 1 to 95.
+        optimize: Whether to take the time for a smaller file.
+    """
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, optimize=optimize)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

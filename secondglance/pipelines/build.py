@@ -39,6 +39,11 @@ ALIKE_FOR_SCORES = {
     "replicas",
     "score_cache_mb",
     "pixel_cache_mb",
+    "url",
+    "api_key",
+    "dialect",
+    "timeout_s",
+    "retries",
 }
 """Settings of the second pass that leave scores as they are, given the same weights."""
 
@@ -128,9 +133,7 @@ class Parts:
         with self._making:
             self.__dict__.pop("_embedder", None)
             reranker = self.__dict__.pop("_reranker", None)
-            inner = getattr(reranker, "inner", reranker)
-            if hasattr(inner, "close"):
-                inner.close()
+            close_reranker(reranker)
             if self._scores is not None:
                 self._scores.close()
                 self._scores = None
@@ -197,6 +200,8 @@ class Parts:
             self._words = None
         if self._scores is not None:
             self._scores.close()
+        if self.settings.rerank.backend == "remote" and "_reranker" in self.__dict__:
+            self.unload()
         self.close_store()
         self.catalog.close()
 
@@ -256,11 +261,14 @@ def open_reranker(settings: RerankSettings) -> Reranker:
 
     Raises:
         ModelError: Its checkpoint cannot be found, fetched or loaded.
+        InputError: The URL, key or model of a remote one cannot be used.
     """
     if settings.backend == "passthrough":
         from secondglance.rerank.passthrough import PassthroughReranker
 
         return PassthroughReranker()
+    if settings.backend == "remote":
+        return _open_remote(settings)
     from secondglance.rerank.qwen3vl import Qwen3VLReranker
 
     model_options: dict[str, Any] = {}
@@ -292,12 +300,43 @@ def open_reranker(settings: RerankSettings) -> Reranker:
     )
 
 
+def close_reranker(reranker: object) -> None:
+    """Frees the memory of a reranker, also behind its cache of scores."""
+    inner = getattr(reranker, "inner", reranker)
+    if hasattr(inner, "close"):
+        inner.close()
+
+
+def _open_remote(settings: RerankSettings) -> Reranker:
+    from secondglance.rerank.remote import RemoteReranker
+
+    return RemoteReranker(
+        settings.url or [],
+        # A checkpoint that this package brings is no name that a server knows.
+        model=None if settings.model in (STARTER, UNTRAINED) else settings.model,
+        dialect=settings.dialect,
+        api_key=settings.api_key,
+        timeout_s=settings.timeout_s,
+        retries=settings.retries,
+        default_instruction=settings.instruction,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        total_pixels=settings.total_pixels,
+        fps=settings.fps,
+        max_frames=settings.max_frames,
+    )
+
+
 def open_cached_reranker(settings: RerankSettings, cache: ScoreCache) -> Reranker:
     """The reranker that the settings name, behind a cache of its scores.
+
+    Scores of a remote one are not kept: which weights it has is not known, and may change.
 
     Raises:
         ModelError: Its checkpoint cannot be found, fetched or loaded.
     """
+    if settings.backend != "qwen3vl":
+        return open_reranker(settings)
     from secondglance.rerank import checkpoint
     from secondglance.rerank.digests import checkpoint_digest, fingerprint
     from secondglance.rerank.qwen3vl import Qwen3VLReranker

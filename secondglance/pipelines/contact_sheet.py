@@ -5,8 +5,6 @@ Videos play in the page, from the file where it lies: the page must be opened fr
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from secondglance.errors import MediaError
 from secondglance.ingest import images, video
 from secondglance.ingest.frame_choice import frames_at
-from secondglance.media.pictures import open_picture
+from secondglance.media.pictures import jpeg_uri, open_picture
 from secondglance.pipelines import render, shown
-from secondglance.types import Hit, Moment, Query, SearchResult
+from secondglance.types import Hit, Moment, Query, SearchResult, clock
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,7 +79,7 @@ def _video(path: Path, moments: Sequence[Moment]) -> dict[str, Any]:
             {
                 "link": _at(path, moment),
                 "text": render.stretch(moment),
-                "at": shown.clock(moment.start_s),
+                "at": clock(moment.start_s),
                 "moment": moment,
             }
             for moment in moments
@@ -127,9 +125,7 @@ def _query_picture(query: Query) -> str | None:
 def _data_uri(picture: Image.Image, side: int) -> str:
     smaller = picture.copy()
     smaller.thumbnail((side, side))
-    buffer = io.BytesIO()
-    smaller.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(smaller, quality=82)
 
 
 def _shown(text: str) -> str:

@@ -8,16 +8,20 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
-from secondglance.errors import SecondGlanceError
+from secondglance.errors import RerankError, SecondGlanceError
 from secondglance.ingest.checkpoint import hub_repository
-from secondglance.pipelines.build import STARTER, UNTRAINED
+from secondglance.pipelines.build import STARTER, UNTRAINED, open_reranker
 from secondglance.pipelines.preset import choose_preset, is_cached
+from secondglance.types import Content
 
 LOW_DISK_BYTES = 5 * 10**9
+ANSWER_S = 10.0
+"""Longest wait for a reranker elsewhere."""
 BUILT_IN = {
     STARTER: "small, trained on generated scenes, for trying things out",
     UNTRAINED: "random weights, for trying the machinery; rankings mean nothing",
@@ -64,8 +68,10 @@ def examine(
     name = preset if preset not in (None, "auto") else choose_preset(asked)[0]
     chosen = load_settings(base=read_preset(str(name)), file=config, flags=settings)
     findings = [_versions(), _disk(library or Path.cwd())]
-    for look in (_devices, _attention, _decoders, lambda: _models(chosen), lambda: _store(chosen)):
-        findings += _safely(look)
+    for of_machine in (_devices, _attention, _decoders):
+        findings += _safely(of_machine)
+    for of_settings in (_models, _remote, _store):
+        findings += _safely(partial(of_settings, chosen))
     if library is not None:
         findings += _safely(lambda: _library(library))
     return findings
@@ -175,7 +181,7 @@ def _decoders() -> Iterator[Finding]:
 def _models(settings: Settings) -> Iterator[Finding]:
     recall, rerank = settings.recall, settings.rerank
     wanted = [("recall model", recall.model, recall.pretrained, "recall.model")]
-    if rerank.backend != "passthrough":
+    if rerank.backend == "qwen3vl":
         wanted.append(("rerank model", rerank.model, "", "rerank.model"))
     for name, model, tag, setting in wanted:
         shown = f"{model}/{tag}" if tag else model
@@ -206,6 +212,27 @@ def _present(model: str, tag: str) -> bool:
         return True
     repository = hub_repository(model, tag) if tag or "/" in model else None
     return repository is not None and is_cached(repository)
+
+
+def _remote(settings: Settings) -> Iterator[Finding]:
+    """Whether each reranker at another place answers a smallest question."""
+    if settings.rerank.backend != "remote":
+        return
+    urls = settings.rerank.url or []
+    for url in [urls] if isinstance(urls, str) else urls:
+        chosen = {"url": url, "retries": 0, "timeout_s": min(settings.rerank.timeout_s, ANSWER_S)}
+        reranker = open_reranker(settings.rerank.model_copy(update=chosen))
+        words = Content(texts=("a dog",))
+        try:
+            [answer] = reranker.score(words, [words])
+        except RerankError as error:
+            yield Finding(
+                name="reranker", state="problem", detail=error.problem, remedy=error.remedy
+            )
+        else:
+            score = answer.error if answer.score is None else f"{answer.score:.2f}"
+            detail = f"{reranker.name} answers; a dog is a dog: {score}"
+            yield Finding(name="reranker", state="ok", detail=detail)
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from secondglance import __version__
@@ -129,7 +130,11 @@ def evaluate(
 
     sample = cost.sample(list(run.queries), budget_queries) if curves else []
     run.rerank(sample, budgets_ms, on_scored=draw)
-    run.warnings += [*_leaks(parts, run, documents), *_indexed_queries(run)]
+    run.warnings += [
+        *_leaks(parts, run, documents),
+        *_indexed_queries(run),
+        *_indexed_media(run, documents),
+    ]
     on_progress(Progress(stage="measure"))
     values = {system.name: measured.values(run.rankings[system.name]) for system in chosen}
     found = Evaluation(
@@ -237,6 +242,30 @@ def _indexed_queries(run: Run) -> list[str]:
         f"{len(found)} queries are themselves texts in the library, where they come first and "
         f"count as wrong: {named(found)}; index the media without the file of the queries"
     ]
+
+
+def _indexed_media(run: Run, documents: Documents) -> list[str]:
+    """Warnings where the picture or clip of a query is a file of the library: it finds itself."""
+    wrong: list[str] = []
+    right: list[str] = []
+    for name, asked in run.queries.items():
+        files = [Path(file) for file in (asked.query.image, asked.query.video) if file]
+        for document in documents.same_as(file for file in files if file.is_file()):
+            grade = run.orders.qrels[name].get(document, 0)
+            (right if grade > 0 else wrong).append(f"{name} ({document})")
+    warnings = []
+    if wrong:
+        warnings.append(
+            f"{len(wrong)} queries show a file that is itself in the library, where it comes first "
+            f"and counts as wrong: {named(wrong)}; index the media without the files of the queries"
+        )
+    if right:
+        warnings.append(
+            f"{len(right)} queries show a file that is itself in the library and judged relevant, "
+            f"which every system finds by vectors: {named(right)}; index the media without the "
+            "files of the queries, or leave these judgments out"
+        )
+    return warnings
 
 
 def _fit(parts: Parts, run: Run, qrels: Qrels) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from secondglance.evaluation.types import Cost, Timing
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.evaluate_recall import Found
-from secondglance.pipelines.evaluate_rerank import Judge, Looked
+from secondglance.pipelines.evaluate_rerank import Judge, Looked, total_ms
 from secondglance.pipelines.second_pass import SecondPass
 from secondglance.pipelines.systems import System, SystemName
 
@@ -117,8 +117,7 @@ def cut(looked: Looked, depth: int) -> SecondPass:
 
 def cut_ms(looked: Looked, depth: int) -> float | None:
     """What a second pass over the first `depth` candidates takes; None if that is not known."""
-    known = [ms for ms in looked.spent_ms[:depth] if ms is not None]
-    return sum(known) if len(known) == len(looked.spent_ms[:depth]) else None
+    return total_ms(looked.spent_ms[:depth])
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from secondglance.evaluation.judgments import Resolver, Unknown, matched
 from secondglance.evaluation.types import EvaluationQuery, Qrels
-from secondglance.ingest.catalog import Catalog
-from secondglance.pipelines.records import path_below
-
-AT_ONCE = 500
-"""Ids in one question to the catalog."""
+from secondglance.ingest.catalog import CHUNK, Catalog
+from secondglance.pipelines.records import content_hash, path_below
 
 
 class Documents:
@@ -56,6 +54,15 @@ class Documents:
         """The content that a document of this canonical name is."""
         return self._contents.get(document)
 
+    def same_as(self, files: Iterable[Path]) -> list[str]:
+        """The documents whose bytes are those of files, by canonical name.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        contents = (content_hash(file, manifest=False) for file in files)
+        return [self._names[content] for content in contents if content in self._names]
+
     def canonical(self, name: str) -> str | None:
         """The canonical name of a document by any of its names; None if none or several fit."""
         return self._resolver.resolve(name)
@@ -82,8 +89,8 @@ class Documents:
         records: dict[str, list[str]] = {}
         wanted = list(names)
         with self._catalog.transaction() as db:
-            for start in range(0, len(wanted), AT_ONCE):
-                some = wanted[start : start + AT_ONCE]
+            for start in range(0, len(wanted), CHUNK):
+                some = wanted[start : start + CHUNK]
                 marks = ",".join("?" * len(some))
                 rows = db.execute(f"SELECT hash, id FROM records WHERE id IN ({marks})", some)
                 for content, record in rows:

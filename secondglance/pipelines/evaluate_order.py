@@ -24,7 +24,6 @@ from secondglance.pipelines.systems import (
     by_words,
     ranked,
 )
-from secondglance.retrieve.fusion import shared_ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +118,9 @@ def signals_of(found: Found, passes: Sequence[SecondPass], *, name: NameOf) -> S
     def document(candidate: Candidate) -> str:
         return name(str(candidate.match.payload["item"]))
 
-    def places(candidates: Sequence[Candidate], ranks: Sequence[int]) -> Mapping[str, int]:
+    def places(candidates: Sequence[Candidate]) -> Mapping[str, int]:
         first: dict[str, int] = {}
-        for candidate, rank in zip(candidates, ranks, strict=True):
+        for rank, candidate in enumerate(candidates, start=1):
             first.setdefault(document(candidate), rank)
         return first
 
@@ -141,10 +140,8 @@ def signals_of(found: Found, passes: Sequence[SecondPass], *, name: NameOf) -> S
             if score is not None and score.score is not None:
                 before = probabilities.get(document(candidate), 0.0)
                 probabilities[document(candidate)] = max(before, score.score)
-    recall = places(found.by_vector, range(1, len(found.by_vector) + 1))
-    by_both = places(found.candidates, range(1, len(found.candidates) + 1))
-    word_ranks = shared_ranks([c.lexical_score or 0.0 for c in found.by_words])
-    words = places(found.by_words, word_ranks)
+    recall = places(found.by_vector)
+    by_both = places(found.candidates)
     fused = {
         document(c): c.match.score if c.fused_score is None else c.fused_score
         for c in reversed(found.candidates)  # the first of a document's passages stays
@@ -154,7 +151,6 @@ def signals_of(found: Found, passes: Sequence[SecondPass], *, name: NameOf) -> S
         cosine=tuple(candidate.match.score for candidate in known.values()),
         recall_rank=tuple(map(recall.get, known)),
         lexical_score=tuple(map(lexical.get, known)),
-        lexical_rank=tuple(map(words.get, known)),
         fused=tuple(map(fused.get, known)),
         fused_rank=tuple(map(by_both.get, known)),
         rerank_score=tuple(map(probabilities.get, known)),

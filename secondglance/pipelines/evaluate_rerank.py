@@ -11,7 +11,12 @@ from typing import TypeAlias
 from secondglance.config import PRESET_NAMES, RerankSettings, SearchSettings, read_preset
 from secondglance.errors import ConfigError, InputError
 from secondglance.pipelines import second_pass
-from secondglance.pipelines.build import Parts, open_cached_reranker, open_reranker
+from secondglance.pipelines.build import (
+    Parts,
+    close_reranker,
+    open_cached_reranker,
+    open_reranker,
+)
 from secondglance.pipelines.second_pass import Candidate, SecondPass
 from secondglance.rerank.base import Reranker
 from secondglance.rerank.score_cache import FILE_NAME, CachedReranker, ScoreCache
@@ -39,8 +44,8 @@ class Ledger:
     known: dict[Key, PairScore] = field(default_factory=dict)
 
 
-class _Meter:
-    """Behind the cache: notes what is really scored, and how long it takes."""
+class _Noting:
+    """Around a reranker, with its name."""
 
     def __init__(self, inner: Reranker, ledger: Ledger) -> None:
         self._inner = inner
@@ -49,6 +54,10 @@ class _Meter:
     @property
     def name(self) -> str:
         return self._inner.name
+
+
+class _Meter(_Noting):
+    """Behind the cache: notes what is really scored, and how long it takes."""
 
     def score(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -61,19 +70,11 @@ class _Meter:
         return found
 
 
-class _Once:
+class _Once(_Noting):
     """In front of the cache: systems that ask for the same pair get the same score.
 
     One query at a time, whose instruction is the same in all of its pairs.
     """
-
-    def __init__(self, inner: Reranker, ledger: Ledger) -> None:
-        self._inner = inner
-        self._ledger = ledger
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
 
     def score(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -106,8 +107,13 @@ class Looked:
     @property
     def total_ms(self) -> float | None:
         """What the whole second pass takes; None if that is not known."""
-        known = [ms for ms in self.spent_ms if ms is not None]
-        return sum(known) if len(known) == len(self.spent_ms) else None
+        return total_ms(self.spent_ms)
+
+
+def total_ms(spent_ms: Sequence[float | None]) -> float | None:
+    """The sum; None if a part of it is not known."""
+    known = [ms for ms in spent_ms if ms is not None]
+    return sum(known) if len(known) == len(spent_ms) else None
 
 
 class Judge:
@@ -180,9 +186,7 @@ def _spent(
 ) -> float | None:
     moments = range(max(len(candidate.moments), 1))
     documents = {second_pass.document(candidate, moment) for moment in moments}
-    spent = [ledger.spent_ms.get(key) for each in documents for key in pairs.get(each, ())]
-    known = [ms for ms in spent if ms is not None]
-    return sum(known) if len(known) == len(spent) else None
+    return total_ms([ledger.spent_ms.get(key) for each in documents for key in pairs.get(each, ())])
 
 
 @contextmanager
@@ -215,9 +219,7 @@ def opened(parts: Parts, model: str) -> Iterator[Judge]:
         try:
             yield Judge(reranker, search)
         finally:
-            inner = getattr(reranker, "inner", reranker)
-            if hasattr(inner, "close"):
-                inner.close()
+            close_reranker(reranker)
     finally:
         if cache is not None:
             cache.close()

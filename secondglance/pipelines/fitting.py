@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -12,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from secondglance.errors import InputError, LibraryError
 from secondglance.evaluation.fusion_model import FittedFusion, FittedModel
+from secondglance.evaluation.queries import query_kind
+from secondglance.evaluation.trec import named
 from secondglance.evaluation.types import Qrels, QueryKind
 from secondglance.pipelines import second_pass
 from secondglance.pipelines.build import ALIKE_FOR_SCORES, Parts
+from secondglance.pipelines.replacing import replacing
 from secondglance.retrieve.fusion import fuse
 from secondglance.types import Query
 
@@ -162,12 +164,10 @@ def fit(
         fusion=fusion,
     )
     path = parts.folder / FILE_NAME
-    temporary = path.with_name(f"{FILE_NAME}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(_adapter().dump_json(stored, indent=1))
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(_adapter().dump_json(stored, indent=1))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise LibraryError(
             f"cannot write {path}: {error.strerror}", remedy="make the library writable"
         ) from error
@@ -222,14 +222,6 @@ def choose(
     return Chosen(first=first, second=second), None
 
 
-def query_kind(query: Query) -> QueryKind:
-    """What a query is made of."""
-    given: list[QueryKind] = ["text"] if query.text.strip() else []
-    given += ["image"] if query.image is not None else []
-    given += ["video"] if query.video is not None or query.clip is not None else []
-    return given[0] if len(given) == 1 else "mixed"
-
-
 def reranker_stamp(parts: Parts, reranker: Reranker) -> RerankerStamp:
     """Which second pass a library has; weights as the cache of scores identifies them."""
     return RerankerStamp(
@@ -277,7 +269,7 @@ def _mismatch(parts: Parts, stored: StoredFit, *, reranked: bool) -> str | None:
     if mine.settings != stored.reranker.settings:
         then, now = stored.reranker.settings, mine.settings
         changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-        return f"it was made with other settings of the second pass: {', '.join(changed[:5])}"
+        return f"it was made with other settings of the second pass: {named(changed)}"
     return f"it was made for the reranker {stored.reranker.name}, not {mine.name} as it is now"
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from secondglance.errors import InputError
+from secondglance.evaluation.trec import named
 from secondglance.evaluation.types import EvaluationQuery
 from secondglance.pipelines.build import Parts
+from secondglance.pipelines.evaluate_documents import Documents
 from secondglance.pipelines.search import search
 from secondglance.types import Hit, Kind
 
@@ -30,8 +32,6 @@ RERANKED: frozenset[PoolSystem] = frozenset({"fusion"})
 MAX_DEPTH = 1000
 MAX_EXCERPTS = 3
 """Passages or stretches of one file that an annotator sees."""
-NAMED = 5
-"""Names that a warning gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +109,11 @@ def pool(
         StoreError: The store cannot be reached.
     """
     _check(systems, depth)
-    names = _Names(parts)
+    known = Documents(parts.catalog)
     pooled: list[PooledQuery] = []
     said: Counter[str] = Counter()
     empty: list[str] = []
-    unusable: list[tuple[str, str]] = []
+    unusable: list[str] = []
     away: set[str] = set()
     for done, asked in enumerate(queries):
         on_progress(done, len(queries))
@@ -131,13 +131,13 @@ def pool(
                 # What stands in brackets differs from query to query.
                 said.update({warning.split(" (")[0] for warning in result.warnings})
                 for hit in result.hits:
-                    found.setdefault(names.content(hit), []).append(hit)
+                    found.setdefault(_content(parts, hit), []).append(hit)
         except InputError as error:
-            unusable.append((asked.id, str(error)))
+            unusable.append(f"{asked.id}: {error}")
             continue
         documents = []
-        for hits in found.values():
-            document = names.document(hits[0])
+        for content, hits in found.items():
+            document = known.name(content)
             there = [hit for hit in hits if not hit.absent and Path(hit.path).is_file()]
             if there:
                 documents.append(_pooled(document, there))
@@ -151,15 +151,15 @@ def pool(
     on_progress(len(queries), len(queries))
     warnings = [f"{message} ({count} times)" for message, count in said.items()]
     if unusable:
-        some = "; ".join(f"{id_}: {why}" for id_, why in unusable[:NAMED])
-        warnings.append(f"{len(unusable)} queries cannot be asked and are left out: {some}")
-    if empty:
         warnings.append(
-            f"{len(empty)} queries have no results to judge: {', '.join(empty[:NAMED])}"
+            f"{len(unusable)} queries cannot be asked and are left out: {named(unusable)}"
         )
+    if empty:
+        warnings.append(f"{len(empty)} queries have no results to judge: {named(empty)}")
     if away:
-        some = ", ".join(sorted(away)[:NAMED])
-        warnings.append(f"{len(away)} documents are not there now and cannot be judged: {some}")
+        warnings.append(
+            f"{len(away)} documents are not there now and cannot be judged: {named(sorted(away))}"
+        )
     if not pooled:
         raise InputError(
             f"none of {len(queries)} queries has anything to judge"
@@ -206,36 +206,10 @@ def _pooled(document: str, hits: Sequence[Hit]) -> PooledDocument:
     )
 
 
-class _Names:
-    """Ids of contents in judgments."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._roots = list(parts.catalog.roots())
-        self._known: dict[str, str] = {}
-
-    def content(self, hit: Hit) -> str:
-        row = self._catalog.file(hit.path)
-        return row.hash if row is not None and row.hash else hit.path
-
-    def document(self, hit: Hit) -> str:
-        """The first name of all copies, so that it does not depend on which was found."""
-        content = self.content(hit)
-        if content not in self._known:
-            names = [self._name(path) for path in (hit.path, *hit.copies)]
-            self._known[content] = min(names, key=lambda name: (name.startswith("/"), name))
-        return self._known[content]
-
-    def _name(self, path: str) -> str:
-        row = self._catalog.file(path)
-        if row is None:
-            return path
-        below = Path(path).relative_to(row.root)
-        for root in self._roots:
-            other = self._catalog.file(Path(root) / below) if root != row.root else None
-            if other is not None and other.root == root and other.hash != row.hash:
-                return path  # two roots have a file of this name
-        return below.as_posix()
+def _content(parts: Parts, hit: Hit) -> str:
+    """The content of a hit, by which its copies are one; its path if no file of it is known."""
+    row = parts.catalog.file(hit.path)
+    return row.hash if row is not None and row.hash else hit.path
 
 
 def unknown_documents(parts: Parts, documents: Sequence[str]) -> list[str]:

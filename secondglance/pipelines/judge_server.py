@@ -25,7 +25,7 @@ from secondglance.media.pictures import open_picture
 from secondglance.pipelines.contact_sheet import PLAYABLE
 from secondglance.pipelines.host_names import HostNames
 from secondglance.pipelines.judging import Judging, Progress, Task
-from secondglance.pipelines.shown import clock
+from secondglance.types import clock
 
 if TYPE_CHECKING:
     import uvicorn

@@ -16,8 +16,10 @@ from secondglance.errors import InputError
 from secondglance.evaluation.agreement import Agreement, Combined, Unit
 from secondglance.evaluation.judgment_log import Judgment, JudgmentLog, check_annotator
 from secondglance.evaluation.judgments import write_qrels
+from secondglance.evaluation.trec import named
 from secondglance.evaluation.types import EvaluationQuery
-from secondglance.pipelines.judge import NAMED, Pool, PooledDocument, PooledQuery
+from secondglance.pipelines.judge import Pool, PooledDocument, PooledQuery
+from secondglance.pipelines.replacing import replacing
 from secondglance.types import Query
 
 LONGEST_S = 120.0
@@ -176,7 +178,7 @@ class Judging:
             (no_file, 1, "are of documents that are no longer in the library"),
         ):
             if units:
-                some = ", ".join(sorted({unit[part] for unit in units})[:NAMED])
+                some = named(sorted({unit[part] for unit in units}))
                 warnings.append(
                     f"{len(units)} judgments {why} ({some}): kept in {self._log.path.name}, "
                     "not in the qrels"
@@ -349,10 +351,9 @@ def write_combined(
 
 
 def _write_qrels(path: Path, grades: Mapping[str, Mapping[str, int]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write_qrels(temporary, grades)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            write_qrels(temporary, grades)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}",

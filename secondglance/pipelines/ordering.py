@@ -95,7 +95,8 @@ def order(
             # Rounded down: it must not look as if it reached the limit.
             shown = math.floor(best * 100) / 100
             message = f"nothing in this library matches (best {shown:.2f}, below {min_score:g})"
-    return Ordered(hits=_ranked(hits), warnings=tuple(warnings), message=message)
+    hits = [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
+    return Ordered(hits=hits, warnings=tuple(warnings), message=message)
 
 
 def _by_probability(
@@ -150,10 +151,6 @@ def _log_odds(
     ]
 
 
-def _ranked(hits: Sequence[Hit]) -> list[Hit]:
-    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
-
-
 def _in_order(
     candidates: Sequence[Candidate],
     scores: Sequence[PairScore | None],
@@ -176,7 +173,7 @@ def _in_order(
         ]
         reached = {hit.id for hit, score in zip(hits, scores, strict=True) if score is not None}
         hits.sort(key=lambda hit: (hit.id not in reached, -hit.score, hit.recall_rank))
-    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
+    return hits
 
 
 def _hit(candidate: Candidate, score: PairScore | None, *, recall_rank: int, trusted: bool) -> Hit:

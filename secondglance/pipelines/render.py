@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from secondglance.pipelines import shown
-from secondglance.pipelines.shown import clock
-from secondglance.types import Hit, Moment, SearchResult
+from secondglance.types import Hit, Moment, SearchResult, clock
 
 if TYPE_CHECKING:
     from rich.table import Table

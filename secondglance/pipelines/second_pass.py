@@ -98,11 +98,7 @@ def rerank(
         return replace(
             some, candidates=[each for each, _ in told], scores=[score for _, score in told]
         )
-    wanted = Content(
-        texts=(query.text,) if query.text.strip() else (),
-        images=(Path(query.image).expanduser(),) if query.image is not None else (),
-        videos=_clips(query),
-    )
+    wanted = wanted_content(query)
     if query.not_text.strip():
         reranker = _ButNot(reranker, Content(texts=(query.not_text,)))
     looker = _Looker(reranker, wanted, query.instruction, budget_ms)
@@ -124,6 +120,15 @@ def rerank(
         candidates=[_told(*pair) for pair in zip(candidates, seen, strict=True)],
         scores=[_best(found) for found in seen],
         warnings=(*warnings, *_reduced([score for found in seen for score in found.values()])),
+    )
+
+
+def wanted_content(query: Query) -> Content:
+    """What is looked for, as the second pass reads it; what it excludes is left out."""
+    return Content(
+        texts=(query.text,) if query.text.strip() else (),
+        images=(Path(query.image).expanduser(),) if query.image is not None else (),
+        videos=_clips(query),
     )
 
 

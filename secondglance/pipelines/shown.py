@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from secondglance.retrieve.fields import FIELDS
-from secondglance.types import Payload, split_tags
+from secondglance.types import Payload, clock, split_tags
 
 _ELSEWHERE = {"kind", "path", "root", "name", "text", "item", "start_s", "end_s"}
 SHOWN = tuple(name for name in FIELDS if name not in _ELSEWHERE)
@@ -46,13 +46,6 @@ def facts(metadata: Mapping[str, Any], *, camera: bool = False) -> str:
     if camera and "camera" in metadata:
         parts.append(str(metadata["camera"]))
     return ", ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def cell(value: Any) -> Any:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secondglance.config import Settings
+from secondglance.config import RerankSettings, Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
 from secondglance.pipelines.build import DEFAULT_COLLECTION
+from secondglance.pipelines.replacing import replacing
 
 STAMP_FILE = "library.json"
 
@@ -67,6 +68,11 @@ def with_collection(settings: Settings) -> Settings:
     return settings.model_copy(update={"store": named})
 
 
+def _of_reranker(settings: RerankSettings) -> set[str]:
+    where = {"url", "dialect"} if settings.backend == "remote" else set()
+    return {"backend", "model", "revision"} | where
+
+
 def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
     """Makes the folder of a new library, with its stamp.
 
@@ -79,8 +85,8 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
         "schema_version": SCHEMA_VERSION,
         "preset": settings.preset,
         "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
-        "rerank": settings.rerank.model_dump(include={"backend", "model", "revision"}),
-        # The token is a secret: it comes from the environment each time.
+        "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
+        # Token and API key are secrets: they come from the environment each time.
         "store": settings.store.model_dump(exclude={"token", "timeout_s"}),
     }
     path = folder / STAMP_FILE
@@ -90,9 +96,8 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
                 f"{folder} holds other files", remedy="name a new or empty folder for the library"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
     except OSError as error:
         raise LibraryError(
             f"cannot make a library in {folder}: {error.strerror}",

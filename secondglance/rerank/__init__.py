@@ -6,8 +6,9 @@ from secondglance.rerank.pool import ModelPool
 
 if TYPE_CHECKING:
     from secondglance.rerank.qwen3vl import Qwen3VLReranker
+    from secondglance.rerank.remote import RemoteReranker
 
-__all__ = ["ModelPool", "Qwen3VLReranker"]
+__all__ = ["ModelPool", "Qwen3VLReranker", "RemoteReranker"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from secondglance.rerank.qwen3vl import Qwen3VLReranker
 
         return Qwen3VLReranker
+    if name == "RemoteReranker":
+        from secondglance.rerank.remote import RemoteReranker
+
+        return RemoteReranker
     raise AttributeError(f"module 'secondglance.rerank' has no attribute {name!r}")

@@ -43,22 +43,33 @@ def load_clip(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, tuple[floa
     Raises:
         MediaError: It cannot be read.
     """
-    if clip.frames and clip.sampled:
-        pixels, times_s = _from_sampled(clip, limits)
-    elif clip.frames:
-        pixels, times_s = _from_frames(clip, limits)
-    elif clip.path is not None:
-        try:
-            pixels, times_s = _from_file(clip.path, clip, limits)
-        except MediaError as error:
-            raise MediaError(f"{clip.path}: {error.problem}", remedy=error.remedy) from None
-    else:
-        raise MediaError("a clip without a file and without frames")
+    pixels, times_s = read_frames(clip, limits)
     if len(pixels) % 2:
         # The model reads frames in pairs.
         pixels = pixels[[*range(len(pixels)), -1]]
         times_s = np.append(times_s, times_s[-1])
     return pixels, tuple(float(a + b) / 2 for a, b in zip(times_s[::2], times_s[1::2], strict=True))
+
+
+def read_frames(clip: VideoClip, limits: Limits) -> tuple[torch.Tensor, Times]:
+    """Reads the frames of a clip that the model sees, resized.
+
+    Returns:
+        uint8 of shape (frames, 3, height, width), and the time of each in seconds.
+
+    Raises:
+        MediaError: It cannot be read.
+    """
+    if clip.frames and clip.sampled:
+        return _from_sampled(clip, limits)
+    if clip.frames:
+        return _from_frames(clip, limits)
+    if clip.path is None:
+        raise MediaError("a clip without a file and without frames")
+    try:
+        return _from_file(clip.path, clip, limits)
+    except MediaError as error:
+        raise MediaError(f"{clip.path}: {error.problem}", remedy=error.remedy) from None
 
 
 def sample(

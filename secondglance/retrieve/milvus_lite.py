@@ -9,6 +9,10 @@ from pathlib import Path
 
 from secondglance.errors import InputError, StoreError
 
+GRPC_OPTIONS = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
+"""Of its clients. pymilvus would ping an idle connection every ten seconds, which Lite's server
+answers by closing it, with a message on stderr; a connection within a machine needs no pings."""
+
 _users: dict[Path, int] = {}
 _lock = threading.Lock()
 

@@ -103,7 +103,12 @@ class MilvusStore:
         self._unflushed = 0 if self._path is None else _LITE_UNFLUSHED
         try:
             with self._session(connecting=True):
-                self._client = MilvusClient(address, token=token or "", timeout=timeout_s)
+                self._client = MilvusClient(
+                    address,
+                    token=token or "",
+                    timeout=timeout_s,
+                    grpc_options={} if self._path is None else milvus_lite.GRPC_OPTIONS,
+                )
                 self._open_collection()
         except BaseException:
             self._release()

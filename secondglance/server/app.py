@@ -17,6 +17,7 @@ from secondglance.server.middleware import SecurityHeaders
 from secondglance.server.observe import Observe
 from secondglance.server.options import ServerOptions
 from secondglance.server.routes import (
+    explain,
     health,
     index,
     media,
@@ -85,6 +86,7 @@ def create_app(library: Library, options: ServerOptions | None = None) -> FastAP
     app.add_middleware(SecurityHeaders)
     for part in (
         search,
+        explain,
         rerank,
         uploads,
         media,

@@ -145,8 +145,9 @@ class _Models:
         loaded = GaugeMetricFamily(
             "secondglance_model_loaded", "Whether a model is in memory.", labels=("model",)
         )
-        for name, there in self._server.loaded().items():
-            loaded.add_metric((name,), float(there))
+        there = self._server.library.loaded()
+        for name in ("recall", "rerank"):
+            loaded.add_metric((name,), float(name in there))
         yield loaded
         yield _gpu_memory()
 

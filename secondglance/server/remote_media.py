@@ -37,8 +37,13 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _UNICAST = ipaddress.ip_network("2000::/3")
 _RELAYED = ipaddress.ip_network("2002::/16")
 """6to4 carries an IPv4 address, of any network."""
-_METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
-"""A cloud's own service under a public address (Azure); the others' are link-local or private."""
+_SPECIAL = (
+    ipaddress.ip_network("168.63.129.16/32"),
+    ipaddress.ip_network("192.0.0.0/24"),
+    ipaddress.ip_network("192.88.99.0/24"),
+)
+"""Services of clouds under addresses that Python takes for global (Azure, Oracle), and the relays
+of 6to4."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 
@@ -49,7 +54,9 @@ def is_public(address: str) -> bool:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if found in _METADATA or not found.is_global or found.is_multicast or found.is_reserved:
+    if not found.is_global or found.is_multicast or found.is_reserved:
+        return False
+    if any(found in network for network in _SPECIAL):
         return False
     if isinstance(found, ipaddress.IPv6Address):
         # Leaves out IPv4-mapped and -compatible, NAT64, site-local and whatever is not assigned.

@@ -255,6 +255,67 @@ class RerankResponse(_Out):
     warnings: list[str]
 
 
+class ExplainRequest(_In):
+    """A query and one candidate: a record of the library, or a document."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": "a red bus", "id": "3f9a"},
+                {"query": "a red bus", "document": "A red bus waits in the rain."},
+            ]
+        }
+    )
+
+    query: Text | QueryParts
+    id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)] | None = Field(
+        default=None, description="of a hit, or of another moment of its video"
+    )
+    document: Text | Parts | None = Field(default=None, description="instead of `id`")
+    query_words: bool = Field(
+        default=False, description="whether the words of the query are left out, too"
+    )
+
+
+class WordOut(_Out):
+    """A word, or a stretch of text, and what the log-odds lose without it."""
+
+    part: int = Field(description="which of `texts` it stands in")
+    start: int
+    end: int
+    text: str
+    effect: float
+
+
+class RegionsOut(_Out):
+    """A picture, or a frame, as a grid of cells from the top left."""
+
+    rows: int
+    cols: int
+    effects: list[list[float]] = Field(description="log-odds lost when a cell is hidden")
+    width: int
+    height: int
+
+
+class ExplainResponse(_Out):
+    """What a score depends on."""
+
+    id: str = Field(description="of the record; empty for a document")
+    kind: Kind
+    model: str
+    score: float
+    log_odds: float
+    words: list[WordOut]
+    texts: list[str]
+    query_words: list[WordOut]
+    query: str
+    regions: RegionsOut | None
+    at_s: float | None = Field(description="time of the frame in its video")
+    pairs: int
+    timings_ms: dict[str, float]
+    warnings: list[str]
+
+
 class Problem(_Out):
     """Problem details, RFC 9457."""
 

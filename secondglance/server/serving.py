@@ -58,11 +58,6 @@ class Serving:
         """Takes no more work, and is not ready any more; what runs goes on."""
         self.not_ready = self.queue.closed = why
 
-    def loaded(self) -> dict[str, bool]:
-        """Whether each model is in memory; loads none."""
-        made = vars(self.library._parts)
-        return {"recall": "_embedder" in made, "rerank": "_reranker" in made}
-
     def close(self) -> None:
         """Ends all work, and index jobs with what they have. The library stays open."""
         self.jobs.close()

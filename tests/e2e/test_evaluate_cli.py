@@ -1,17 +1,43 @@
-"""`secondglance evaluate` as a user runs it: files, tables, exit codes, one-line errors."""
+"""`secondglance evaluate` as a user runs it: files, tables, exit codes, one-line errors.
+
+All but one run in this process, where torch is imported once.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from secondglance.cli import console
+from secondglance.cli.app import app
+from secondglance.errors import SecondGlanceError
 from secondglance.evaluation.trec import read_run
-from tests.e2e.test_cli import run
+from secondglance.library import Library
+from tests.e2e.test_cli import run as run_process
 from tests.media import write_pictures
 
-QUICK = ("--set", "store.backend=exact", "--set", "ingest.workers=1")
+QUICK = {"store": {"backend": "exact"}, "ingest": {"workers": 1}}
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal of 200 columns."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    consoles = (console.stdout, console.stderr)
+    for each in consoles:
+        each.cache_clear()
+    yield
+    for each in consoles:
+        each.cache_clear()
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library of four pictures, queries and judgments."""
     base = tmp_path_factory.mktemp("evaluate")
     write_pictures(base / "media", 4)
-    done = run(base, "index", base / "media", "-L", base / "lib", "--preset", "starter", *QUICK)
-    assert done.returncode == 0, done.stderr
+    with Library.open(base / "lib", preset="starter", settings=QUICK) as library:
+        assert library.index([base / "media"]).indexed == 4
     rows = [
         {"id": "q1", "text": "a red circle", "language": "en"},
         {"id": "q2", "image": "media/picture-0002.jpg"},
@@ -36,10 +62,10 @@ def test_an_evaluation_is_a_table_and_files(folder: Path) -> None:
     judged = ("--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.txt")
     out = folder / "out"
     done = run(
-        folder, "evaluate", "-L", folder / "lib", *judged, "--out", out,
+        "evaluate", "-L", folder / "lib", *judged, "--out", out,
         "--systems", "clip,rerank", "--budgets-ms", "50", "--budget-queries", "1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     assert "rerank" in done.stdout
     assert "nDCG@10" in done.stdout
     assert f"written: {out / 'report.html'}" in done.stderr
@@ -48,11 +74,11 @@ def test_an_evaluation_is_a_table_and_files(folder: Path) -> None:
     replayed, _ = read_run(out / "runs" / "clip.trec")
     assert max(replayed["q2"], key=replayed["q2"].__getitem__) == "picture-0002.jpg"
     again = run(
-        folder, "evaluate", "-L", folder / "lib", *judged, "--out", out, "--no-curves",
+        "evaluate", "-L", folder / "lib", *judged, "--out", out, "--no-curves",
         "--systems", f"clip,rerank,replay:{out / 'runs' / 'rerank.trec'}", "--json",
         "--measures", "Hit@1",
     )  # fmt: skip
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.output
     found = json.loads(again.stdout)
     assert found["queries"] == 2
     means = {name: each["Hit@1"]["mean"] for name, each in found["systems"].items()}
@@ -62,10 +88,10 @@ def test_an_evaluation_is_a_table_and_files(folder: Path) -> None:
 
 def test_captions_become_queries(folder: Path) -> None:
     done = run(
-        folder, "evaluate", "-L", folder / "lib", "--captions", folder / "captions.csv",
+        "evaluate", "-L", folder / "lib", "--captions", folder / "captions.csv",
         "--out", folder / "told", "--systems", "clip", "--no-curves", "--json",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["queries"] == 4
 
 
@@ -74,10 +100,10 @@ def test_a_dataset_is_named_and_its_protocol_minded(folder: Path) -> None:
     (media / "test_image_names.txt").write_text("picture-0000.jpg\npicture-0002.jpg\n")
     (media / "test_1kcaptions_de.txt").write_text("ein roter Kreis\nein blaues Feld\n")
     done = run(
-        folder, "evaluate", "-L", folder / "lib", "--dataset", "xtd", "--dataset-folder", media,
+        "evaluate", "-L", folder / "lib", "--dataset", "xtd", "--dataset-folder", media,
         "--languages", "de", "--out", folder / "xtd", "--systems", "clip", "--no-curves", "--json",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["queries"] == 2
     assert "the library holds 4 files and the protocol of xtd test has 2" in done.stderr
 
@@ -92,12 +118,19 @@ def test_a_dataset_is_named_and_its_protocol_minded(folder: Path) -> None:
         (("--dataset", "flickr30k"), "--dataset-folder"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_exit_1(
+def test_what_cannot_be_done_is_said_before_any_work(
     folder: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     given = [folder / each if each.endswith((".jsonl", ".txt")) else each for each in arguments]
-    done = run(folder, "evaluate", "-L", folder / "lib", "--out", folder / "no", *given)
+    done = run("evaluate", "-L", folder / "lib", "--out", folder / "no", *given)
+    assert isinstance(done.exception, SecondGlanceError)
+    assert said in f"{done.exception.problem} {done.exception.remedy}"
+    assert not (folder / "no").exists()
+
+
+def test_an_error_is_one_line_and_exit_1(folder: Path) -> None:
+    done = run_process(folder, "evaluate", "-L", folder / "lib", "--out", folder / "no")
     assert done.returncode == 1
-    assert said in done.stderr
+    assert "either --queries with --qrels, or --captions" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "no").exists()

@@ -21,7 +21,12 @@ from secondglance.pipelines import fitting, render
 from secondglance.types import Query, SearchResult
 from tests.media import write_pictures
 
-PICTURES = 24
+WORDS = (
+    "anchor", "balloon", "castle", "dolphin", "engine", "feather", "guitar", "hammer",
+    "island", "jacket", "kettle", "lantern", "mountain", "necklace", "orchard", "piano",
+    "quilt", "rocket", "saddle", "tractor", "umbrella", "violin", "windmill", "zebra",
+)  # fmt: skip
+PICTURES = len(WORDS)
 SHOWN = 5
 """Candidates of the searches below: the second pass takes its time."""
 
@@ -41,7 +46,6 @@ def signals_of(
             cosine=tuple(hit.recall_score for hit in hits),
             recall_rank=tuple(by_cosine.index(hit) + 1 for hit in hits),
             lexical_score=tuple(hit.lexical_score for hit in hits),
-            lexical_rank=tuple(None if hit.lexical_score is None else 1 for hit in hits),
             fused=tuple(hit.score for hit in hits),
             fused_rank=tuple(hit.recall_rank for hit in hits),
             rerank_score=tuple(
@@ -53,26 +57,25 @@ def signals_of(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A fitted library of generated scenes, and its queries."""
-    from secondglance.scenes.collection import write_collection
-
+def made(
+    tmp_path_factory: pytest.TempPathFactory, one_embedder: None, one_reranker: None
+) -> tuple[Path, dict[str, str]]:
+    """A fitted library of pictures that are found by their names, and its queries."""
     base = tmp_path_factory.mktemp("fitted")
     media, folder = base / "media", base / "library"
-    write_collection(media, pictures=PICTURES, clips=0, texts=0, family=2, image_queries=0)
-    rows = [json.loads(row) for row in (media / "queries.jsonl").read_text().splitlines()]
-    queries = {row["id"]: row["text"] for row in rows if row.get("text") and not row.get("image")}
+    queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
-    for row in (media / "qrels.txt").read_text().splitlines():
-        query, _, document, grade = row.split()
-        qrels.setdefault(query, {})[document] = int(grade)
+    for word, path in zip(WORDS, write_pictures(media, len(WORDS)), strict=True):
+        path.rename(media / f"{word}.jpg")
+        queries[word], qrels[word] = f"a {word}", {f"{word}.jpg": 1}
     settings = {
         "store": {"backend": "exact"},
+        "ingest": {"workers": 1},
         "rerank": {"max_pixels": 65_536},
         "search": {"recall": PICTURES},
     }
     with Library.open(folder, preset="starter", settings=settings) as library:
-        library.index([media / "pictures"])
+        library.index([media])
         report = fitting.fit(library._parts, signals_of(library, media, queries, qrels), qrels)
         assert report.path == folder / "fusion.json"
     return folder, queries

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -143,39 +141,46 @@ def test_unknown_systems_and_depths_are_refused(
         library.pool([asked("q", "a dog")], systems=systems, depth=depth)
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "secondglance", "judge", *map(str, arguments)]
-
-
-def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "SECONDGLANCE_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-
-
-def test_the_command_from_page_to_qrels(library: Library, tmp_path: Path) -> None:
+def test_the_command_from_page_to_qrels(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queries, out = tmp_path / "queries.jsonl", tmp_path / "out"
     queries.write_text('{"id": "q", "text": "a dog"}\n')
-    arguments = ("--library", library.folder, "--queries", queries, "--out", out)
-    options = ("--annotator", "ann", "--no-open", "--systems", "clip", "--depth", "50")
-    with subprocess.Popen(
-        command(*arguments, *options),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(tmp_path),
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        url = next(line for line in process.stderr if line.startswith("http://")).strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=\S{32}", url)
+    arguments = ("judge", "--library", library.folder, "--queries", queries, "--out", out)
+    options = ("--annotator", "ann", "--systems", "clip", "--depth", "50")
+    urls: list[str] = []
+    graded: list[str] = []
+
+    def annotate(url: str) -> None:
         base, token = url.split("/?token=")
-        with httpx.Client(base_url=base, params={"token": token}, trust_env=False) as page:
-            for number, grade in enumerate((3, 0)):
-                page.post(f"/tasks/{number}", json={"mark": "grade", "grade": grade})
-            document = page.get("/tasks/0").json()["document"]["name"]
-        process.send_signal(signal.SIGINT)
-        stdout, _ = process.communicate(timeout=30)
-        assert process.returncode == 0
+        try:
+            with httpx.Client(base_url=base, params={"token": token}, trust_env=False) as page:
+                for number, grade in enumerate((3, 0)):
+                    page.post(f"/tasks/{number}", json={"mark": "grade", "grade": grade})
+                graded.append(page.get("/tasks/0").json()["document"]["name"])
+        finally:
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C; the main thread takes it
+
+    annotator = ThreadPoolExecutor(1)
+
+    def browse(url: str) -> bool:
+        urls.append(url)
+        annotator.submit(annotate, url)
+        return True
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("webbrowser.open", browse)
+    done = CliRunner().invoke(app, [*map(str, (*arguments, *options))])
+    annotator.shutdown()
+    assert done.exit_code == 0, done.output
+    stdout, [url], [document] = done.stdout, urls, graded
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=\S{32}", url)
+    assert url in done.stderr.splitlines()
     assert "2 of 5 graded" in stdout
     assert f"secondglance evaluate --library {library.folder}" in stdout
     assert f"q 0 {document} 3\n" in (out / "judgments.ann.qrels").read_text()
     in_terminal = [*map(str, (*arguments, *options)), "--terminal", "--json"]
-    answered = CliRunner().invoke(app, ["judge", *in_terminal], input="2\n")
+    answered = CliRunner().invoke(app, in_terminal, input="2\n")
     assert answered.exit_code == 0
     assert json.loads(answered.stdout)["graded"] == 3
     assert len((out / "judgments.ann.qrels").read_text().splitlines()) == 3

@@ -199,14 +199,14 @@ def test_requests_are_counted_by_route_and_status(empty: Library) -> None:
     with client(empty) as http:
         for _ in range(3):
             http.get("/healthz")
-        for number in range(40):
+        for number in range(12):
             http.get(f"/none/{number}")
             http.request(f"VERB{number}", "/healthz")
         name = "secondglance_requests_total"
         assert value(http, name, method="GET", route="/healthz", status="200") == 3
-        assert value(http, name, route="unknown", status="404") == 40
-        assert value(http, name, method="other", route="/healthz", status="405") == 40
-        assert value(http, "secondglance_request_seconds_count", route="/healthz") == 43
+        assert value(http, name, route="unknown", status="404") == 12
+        assert value(http, name, method="other", route="/healthz", status="405") == 12
+        assert value(http, "secondglance_request_seconds_count", route="/healthz") == 15
         assert value(http, "secondglance_requests_in_flight") == 1
         text = http.get("/metrics").text
         assert "VERB" not in text

@@ -98,6 +98,113 @@ def test_msrvtt(tmp_path: Path) -> None:
     assert "1k-A" in found.protocol
 
 
+def full_msrvtt(root: Path, name: str = "test_videodatainfo.json", **changes: Any) -> Path:
+    clips = [("video2960", "train"), ("video7010", "test"), ("video9999", "test")]
+    content = {
+        "info": {"year": "2016"},
+        "videos": [
+            {"id": int(clip[5:]), "video_id": clip, "category": 1, "url": "u", "split": split,
+             "start time": 1.0, "end time": 9.0}
+            for clip, split in clips
+        ],
+        "sentences": [
+            {"sen_id": 3, "video_id": "video9999", "caption": "a  man talks"},
+            {"sen_id": 1, "video_id": "video7010", "caption": "a girl sings"},
+            {"sen_id": 2, "video_id": "video2960", "caption": "nobody asks"},
+            {"sen_id": 4, "video_id": "video9999", "caption": "a man talks"},
+        ],
+    }  # fmt: skip
+    written(root / name, json.dumps(content | changes))
+    touched(*(root / "TestVideo" / f"{clip}.mp4" for clip, _ in clips))
+    return root
+
+
+@pytest.mark.parametrize("name", ["test_videodatainfo.json", "annotations/MSRVTT_data.json"])
+def test_msrvtt_in_full_takes_the_test_clips_and_all_their_captions(
+    tmp_path: Path, name: str
+) -> None:
+    found = datasets.load("msrvtt", full_msrvtt(tmp_path, name), split="full")
+    assert [path.name for path in found.documents] == ["video7010.mp4", "video9999.mp4"]
+    assert {query.id: query.query.text for query in found.queries} == {
+        "1": "a girl sings", "3": "a man talks", "4": "a man talks",
+    }  # fmt: skip
+    assert found.qrels["4"] == {"TestVideo/video9999.mp4": 1}
+    assert found.measures == ("Recall@1", "Recall@5", "Recall@10")
+    assert found.protocol.startswith("MSR-VTT, full test split.")
+    assert found.protocol.endswith("2 documents, 3 queries.")
+    with pytest.raises(InputError, match=r"has no MSRVTT_JSFUSION_test\.csv"):
+        datasets.load("msrvtt", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sentences": []}, "2 clips have no words: video7010, video9999"),
+        ({"videos": [{"video_id": "video7010"}]}, "KeyError: 'split'"),
+        ({"sentences": [{"video_id": "video7010", "caption": 3}]}, "AttributeError"),
+        ({"videos": []}, "no captions for the split 'full'"),
+    ],
+)
+def test_malformed_lists_of_the_full_msrvtt(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        datasets.load("msrvtt", full_msrvtt(tmp_path, **changes), split="full")
+
+
+def test_image_to_text_asks_pictures_for_their_captions(tmp_path: Path) -> None:
+    found = datasets.load("flickr30k", flickr(tmp_path), direction="image-to-text")
+    folder = tmp_path / "flickr30k-images"
+    assert found.documents == ()
+    assert (found.size, len(found.texts)) == (10, 10)
+    assert [(query.id, query.kind, query.query.image) for query in found.queries] == [
+        ("flickr30k-images/2.jpg", "image", folder / "2.jpg"),
+        ("flickr30k-images/4.jpg", "image", folder / "4.jpg"),
+    ]
+    # Five captions an image, though one has six.
+    assert found.qrels["flickr30k-images/4.jpg"] == {f"40{k}.txt": 1 for k in range(5)}
+    assert found.texts["401.txt"] == "caption 1 of 4."
+    assert found.measures == ("Hit@1", "Hit@5", "Hit@10")
+    assert "Image to text" in found.protocol
+    assert "Text to image" not in found.protocol
+    assert found.protocol.endswith("10 documents, 2 queries.")
+    datasets.write_captions(tmp_path / "captions" / "test", found)
+    files = sorted((tmp_path / "captions" / "test").iterdir())
+    assert [file.name for file in files] == sorted(found.texts)
+    assert files[0].read_text("utf-8") == "caption 0 of 2.\n"
+
+
+def test_image_to_text_of_other_datasets_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"xtd is not read from image to text \(flickr30k and"):
+        datasets.load("xtd", xtd(tmp_path / "xtd"), direction="image-to-text")
+    root = flickr(tmp_path / "flickr")
+    with pytest.raises(InputError, match=r"no direction 'back' \(name one of text-to-media, image"):
+        datasets.load("flickr30k", root, direction="back")
+    forth = datasets.load("flickr30k", root)
+    back = datasets.load("flickr30k", root, direction="image-to-text")
+    with pytest.raises(InputError, match=r"flickr30k test was not loaded from image to text"):
+        datasets.write_captions(tmp_path / "new", forth)
+    with pytest.raises(InputError, match=r"are captions, not files \(write them with write_cap"):
+        datasets.write_documents(root / "documents.jsonl", back)
+    with pytest.raises(InputError, match="is not empty"):
+        datasets.write_captions(root, back)
+    written(tmp_path / "file", "")
+    with pytest.raises(InputError, match="cannot write captions to"):
+        datasets.write_captions(tmp_path / "file" / "below", back)
+    (root / "flickr30k-images" / "4.jpg").unlink()
+    with pytest.raises(InputError, match="1 of 2 files are missing"):
+        datasets.load("flickr30k", root, direction="image-to-text")
+
+
+@pytest.mark.parametrize("sentid", ["same", "../up"])
+def test_captions_whose_ids_make_no_files(tmp_path: Path, sentid: str) -> None:
+    one = image(2, "test", captions=2)
+    for sentence in one["sentences"]:
+        sentence["sentid"] = sentid if sentid == "same" else f"{sentid}{sentence['sentid']}"
+    with pytest.raises(InputError, match="a sentid comes twice, or makes no file's name"):
+        datasets.load("flickr30k", flickr(tmp_path, images=[one]), direction="image-to-text")
+
+
 def msvd(root: Path) -> Path:
     written(root / "test_list.txt", "-4wsuPCjDBc_5_15", "f9_bP219ehQ_63_70")
     written(

@@ -138,6 +138,20 @@ def test_falling_scores_keep_a_systems_own_order() -> None:
     assert values == {"q": pytest.approx(1 / 20_000), "first": 1.0}
 
 
+def test_mrr_with_a_cut_off_is_as_the_formula_and_keeps_ties() -> None:
+    ranking = [f"{number:05}" for number in range(10_000)]
+    ranks = (1, 3, 9, 10, 11, 49, 9_999, 10_000)
+    qrels = {str(rank): {ranking[rank - 1]: 1} for rank in ranks} | {"none": {"other": 1}}
+    run = {query: metrics.falling(ranking) for query in qrels}
+    values = metrics.compute(["MRR@10", "MRR", "rr@9999", "MRR@10000"], qrels, run)
+    for name, cutoff in (("MRR@10", 10), ("MRR", 10_000), ("MRR@9999", 9_999)):
+        expected = {str(rank): 1 / rank if rank <= cutoff else 0.0 for rank in ranks}
+        assert values[name] == pytest.approx(expected | {"none": 0.0})
+    assert values["MRR@10000"] == values["MRR"]
+    tied = metrics.compute(["MRR@1", "MRR@2"], {"q": {"a": 1}}, {"q": {"a": 1.0, "b": 1.0}})
+    assert tied == {"MRR@1": {"q": 0.0}, "MRR@2": {"q": 0.5}}
+
+
 def test_ceiling_is_recall_at_each_depth() -> None:
     qrels = {"q": {"a": 1, "c": 2, "z": 1, "b": 0}, "none": {"a": 1}}
     run = {"q": metrics.falling(["a", "b", "c"])}
@@ -184,7 +198,8 @@ def test_names_of_measures(written: str, shown: str) -> None:
         ("quality", "there are nDCG, Hit@10"),
         ("", "there is no measure ''"),
         ("Hit", "Hit needs a cut-off"),
-        ("MRR@10", "MRR has no cut-off"),
+        ("Rprec@10", "Rprec has no cut-off"),
+        ("RR@0", r"must be in 1\.\.10000"),
         ("nDCG@0", r"must be in 1\.\.10000"),
         ("nDCG@99999", r"must be in 1\.\.10000"),
         ("nDCG@x", "no measure 'nDCG@x'"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from secondglance.errors import InputError
 from secondglance.evaluation import fit as fitting
@@ -18,6 +18,7 @@ from secondglance.evaluation.types import QueryKind
 from secondglance.retrieve.fusion import fuse
 
 CANDIDATES = 30
+JSON = TypeAdapter(FittedFusion)
 
 
 def today(recall: Sequence[float], rerank: Sequence[float | None]) -> list[float]:
@@ -50,7 +51,6 @@ def made(
             cosine=tuple(cosine.tolist()),
             recall_rank=ranks,
             lexical_score=nothing,
-            lexical_rank=nothing,
             fused=tuple(cosine.tolist()),
             fused_rank=ranks,
             rerank_score=tuple(sigmoid(odds).tolist()) if second else nothing,
@@ -193,13 +193,13 @@ def test_few_relevant_candidates_are_calibrated_by_a_line() -> None:
 
 
 def test_a_fit_survives_json_bit_by_bit(fitted: FittedFusion) -> None:
-    again = FittedFusion.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    again = JSON.validate_json(JSON.dump_json(fitted))
     assert again == fitted
 
 
 @pytest.mark.parametrize("what", ["weights", "height", "feature", "order", "nothing"])
-def test_a_damaged_fit_is_an_input_error(fitted: FittedFusion, what: str) -> None:
-    found = fitted.to_dict()
+def test_a_damaged_fit_is_refused(fitted: FittedFusion, what: str) -> None:
+    found = JSON.dump_python(fitted, mode="json")
     model = next(m for m in found["models"] if m["curve"]["method"] == "isotonic")
     if what == "weights":
         model["line"]["weights"].pop()
@@ -209,8 +209,8 @@ def test_a_damaged_fit_is_an_input_error(fitted: FittedFusion, what: str) -> Non
         model["words"] = not model["words"]
     elif what == "order":
         model["order"] = "best"
-    with pytest.raises(InputError, match="not a fitted fusion"):
-        FittedFusion.from_dict([] if what == "nothing" else found)
+    with pytest.raises(ValidationError):
+        JSON.validate_python([] if what == "nothing" else found)
 
 
 def test_too_few_judgments_are_refused_with_their_number() -> None:

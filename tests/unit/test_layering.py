@@ -20,6 +20,7 @@ ALLOWED = {
     "evaluation": BASE | EVALUATION,
     "pipelines": BASE | STAGES | EVALUATION | {"models", "pipelines"},
     "library": BASE | STAGES | EVALUATION | {"pipelines"},
+    "adapters": BASE | {"rerank", "library", "adapters"},
     "__main__": {"cli"},
     "cli": BASE | EVALUATION | {"pipelines", "library", "scenes", "server", "cli"},
     "server": BASE | STAGES | {"pipelines", "library", "server"},

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 DATA = (
     "py.typed",
+    "evaluation/templates/fit.html.j2",
     "evaluation/templates/report.html.j2",
     "pipelines/templates/contact_sheet.html",
     "pipelines/templates/judge.html",

@@ -176,7 +176,6 @@ def test_signals_are_parallel_lists() -> None:
     assert signals.cosine == (0.8, 0.9, 0.7, 0.1)
     assert signals.recall_rank == (2, 1, 3, None)
     assert signals.lexical_score == (4.0, None, None, 4.0)
-    assert signals.lexical_rank == (1, None, None, 1)
     assert signals.fused == (0.9, 0.5, None, None)
     assert signals.fused_rank == (1, 2, None, None)
     assert signals.rerank_score == (0.3, None, None, None)

@@ -1,0 +1,1 @@
+"""Rerankers and libraries inside other frameworks: LangChain, LlamaIndex, Haystack."""

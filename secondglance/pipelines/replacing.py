@@ -1,0 +1,27 @@
+"""Files that are replaced whole: whoever reads one sees the old content or the new."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place at the end of the block.
+
+    If the block or the exchange fails, `path` stays as it was, and the other file is removed.
+
+    Raises:
+        OSError: The file cannot take the place of `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
