@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, ImageColor
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 console = Console(highlight=False)
 MAX_BYTES = 300_000
 COLOURS = (256, 192, 128, 96, 64)
+OWN = ("#12804a", "#a15c07", "#3d4fd8", "#4cc38a", "#d9a05b", "#5465ec", "#8f9cff")
+"""Colours of the page that are rare in a picture; the median cut would merge them."""
 RESULTS = ".results-head strong"
 QUERY = "picture-009-en"
 LINES = ("A cat sits beside a pie in the snow.", "Opening hours of the town library.")
@@ -92,10 +94,14 @@ def keep(page: Page, path: Path) -> None:
         raw = Path(folder) / "raw.png"
         page.screenshot(path=raw)
         picture = Image.open(raw).convert("RGB")
+    own = [ImageColor.getrgb(colour) for colour in OWN]
+    counts = picture.getcolors(picture.width * picture.height) or []
+    own += [colour for _, colour in sorted(counts, reverse=True)[:16]]
     for colours in COLOURS:
-        # Keeps the few colours of the page's own, which the median cut would merge.
-        method = Image.Quantize.MAXCOVERAGE
-        picture.quantize(colours, method, dither=Image.Dither.NONE).save(path, optimize=True)
+        cut = picture.quantize(colours - len(own), Image.Quantize.MEDIANCUT)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*(cut.getpalette() or []), *(part for each in own for part in each)])
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size < MAX_BYTES:
             break
     console.print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

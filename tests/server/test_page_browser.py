@@ -103,7 +103,7 @@ def body_of(request: Request) -> Any:
 
 def is_search(request: Request) -> bool:
     """Whether a request is what the user looked for; the start page looks around by itself."""
-    return request.url.endswith("/v1/search") and bool(body_of(request)["stream"])
+    return request.url.endswith("/v1/search") and "stream" in body_of(request)
 
 
 def closed_dialog(page: Page) -> bool:
@@ -322,7 +322,7 @@ def test_why_it_matched_is_drawn_over_the_picture(open_page: Callable[..., Page]
     with page.expect_request("**/v1/explain") as request:
         page.get_by_role("button", name="Why it matched").click()
     asked = body_of(request.value)
-    assert set(asked) == {"query", "id"}
+    assert set(asked) == {"query", "id", "query_words"}
     page.wait_for_selector("canvas.heat")
     corner = """(canvas, [x, y]) => {
         const copy = document.createElement('canvas').getContext('2d');

@@ -61,7 +61,8 @@ export async function explanation(place, asked, { stage = null, shown = null, hi
   place.replaceChildren(h('p', { class: 'doing' }, h('span', { class: 'spinner' }), h('span', { t: 'explain.doing' })));
   let found;
   try {
-    found = await post('/v1/explain', asked);
+    const words = typeof asked.query === 'string' ? asked.query : asked.query.text;
+    found = await post('/v1/explain', { ...asked, query_words: Boolean(words) });
   } catch (error) {
     place.replaceChildren(failure(error));
     if (trigger) trigger.disabled = false;
@@ -72,8 +73,11 @@ export async function explanation(place, asked, { stage = null, shown = null, hi
   if (found.regions && stage) parts.push(await overlay(found, stage, shown, hit));
   const queryText = typeof asked.query === 'string' ? asked.query : asked.query.text ?? '';
   if (found.query_words?.length) parts.push(h('h3', { t: 'explain.query_words' }), marked(queryText, found.query_words));
-  const documentText = text ?? (hit?.kind === 'text' ? hit.text : null);
-  if (found.words?.length && documentText) parts.push(h('h3', { t: 'explain.words' }), marked(documentText, found.words));
+  const texts = found.texts ?? [text ?? hit?.text ?? ''];
+  texts.forEach((each, part) => {
+    const words = (found.words ?? []).filter((word) => (word.part ?? 0) === part);
+    if (words.length) parts.push(h('h3', { t: 'explain.words' }), marked(each, words));
+  });
   if (found.query_words?.length || found.words?.length) parts.push(h('p', { class: 'legend-words' }, h('mark', { class: 'raised', vars: { strength: 1 }, t: 'explain.raised' }), ' ', h('mark', { class: 'lowered', vars: { strength: 1 }, t: 'explain.lowered' })));
   for (const warning of found.warnings ?? []) parts.push(h('p', { class: 'notice warn' }, warning));
   if (parts.length === 1) parts.push(h('p', { t: 'explain.nothing' }));

@@ -203,7 +203,10 @@ function opened(result) {
     stage.append(frame);
   } else stage.append(h('article', { class: 'reading' }, h('p', {}, candidate.text)));
   const why = h('div', { class: 'why' });
-  const asked = { query: ranked.body.query, document: sent(candidate) };
+  // Of a query only one picture or clip is taken there.
+  const { query: side } = ranked.body;
+  const looked = typeof side === 'string' ? side : { ...side, ...(side.image && { image: side.image[0] }), ...(side.video && { video: side.video[0] }) };
+  const asked = { query: looked, document: sent(candidate) };
   const trigger = button({ icon: 'spark', t: 'details.why', className: 'primary', disabled: Boolean(result.error), on: { click: () => explanation(why, asked, { stage, shown: { media: shown }, text: candidate.text.trim(), trigger }) } });
   const box = dialog({ className: 'details', label: 'details.title' },
     h('div', { class: 'left' }, stage),
