@@ -391,6 +391,11 @@ def starter_folder(name: Literal["clip", "reranker"]) -> Path:
     return Path(str(resources.files("secondglance"))) / "models" / "starter" / name
 
 
+def shown_model(name: str) -> str:
+    """A reranker's name for people: that of a starter model is not where it lies."""
+    return STARTER if name == str(starter_folder("reranker")) else name
+
+
 def shipped_sha256(model: str, name: Literal["clip", "reranker"]) -> str | None:
     """What the weights of a starter model must hash to; None for any other model."""
     if model != STARTER:

@@ -13,7 +13,7 @@ from secondglance.evaluation.signals import Signals
 from secondglance.evaluation.trec import named, read_run
 from secondglance.evaluation.types import Cost, EvaluationQuery, Ranked
 from secondglance.pipelines import evaluate_cost as cost
-from secondglance.pipelines.build import Parts
+from secondglance.pipelines.build import Parts, shown_model
 from secondglance.pipelines.evaluate_order import Orders, signals_of
 from secondglance.pipelines.evaluate_recall import Found, find, query_files
 from secondglance.pipelines.evaluate_rerank import Judge, Looked, opened
@@ -201,7 +201,7 @@ class Run:
         for system in systems:
             self.passes[system.name] = {}
             self.settings[system.name] = judge.search
-            self.models[system.name] = judge.name
+            self.models[system.name] = shown_model(judge.name)
         for done, (name, found) in enumerate(self.found.items()):
             self.on_progress(Progress(stage="rerank", what=model, done=done, total=len(self.found)))
             judge.next_query()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondglance.config import load_settings, read_preset
 from secondglance.errors import InputError
-from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.build import open_reranker, shown_model
 from secondglance.pipelines.preset import choose_preset
 from secondglance.types import Content, VideoClip
 
@@ -128,7 +128,10 @@ def rerank_file(
     )
     timings = {"load": (loaded - started) * 1e3, "rerank": (done - loaded) * 1e3}
     return RerankResult(
-        model=reranker.name, results=ranked[:top_n], timings_ms=timings, warnings=tuple(warnings)
+        model=shown_model(reranker.name),
+        results=ranked[:top_n],
+        timings_ms=timings,
+        warnings=tuple(warnings),
     )
 
 

@@ -294,7 +294,9 @@ def test_rerank_orders_candidates_of_ones_own(cache: Path, media: Path) -> None:
     done = run(cache, *common, "--documents", documents, "--json")
     documents.unlink()
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["results"]
+    told = json.loads(done.stdout)
+    assert told["model"] == "builtin:starter"  # not where it lies
+    found = told["results"]
     assert sorted(row["index"] for row in found) == [0, 1, 2, 3, 4]
     scores = [row["score"] for row in found[:-1]]
     assert scores == sorted(scores, reverse=True)
