@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import secondglance
 from tests.media import picture, write_clip, write_pictures
 
 Run = subprocess.CompletedProcess[str]
@@ -74,6 +75,12 @@ def library(cache: Path, media: Path, tmp_path_factory: pytest.TempPathFactory) 
     ]
     assert set(expected) <= report.keys()
     return folder
+
+
+def test_the_version_needs_no_command(cache: Path) -> None:
+    done = run(cache, "--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"secondglance {secondglance.__version__}\n"
 
 
 def test_help_is_quick_and_has_examples(cache: Path) -> None:
