@@ -170,7 +170,7 @@ class WrongKeys:
     """Counts wrong keys by address, in memory of a fixed size.
 
     Args:
-        most: Wrong keys of one address within `seconds`; further keys are not looked at.
+        most: Wrong keys of one address within `seconds`.
         seconds: Of a count, from the first wrong key.
         addresses: That are remembered; the longest unchanged is forgotten first.
         clock: Seconds that only rise.
@@ -191,7 +191,7 @@ class WrongKeys:
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def wait_s(self, address: str) -> float:
-        """Seconds until an address may show a key again; 0 if it may now."""
+        """Seconds until an address may be wrong again; 0 if it may now."""
         count, ends = self._seen.get(_network(address), (0, 0.0))
         return max(0.0, ends - self._clock()) if count >= self._most else 0.0
 
