@@ -6,7 +6,7 @@ so nothing has to be built, trained or tuned. Needs torch alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from secondglance.errors import InputError, StoreError
 
@@ -17,23 +17,32 @@ if TYPE_CHECKING:
 _SCORES_AT_ONCE = 1 << 28
 # The best are first sought among the maxima of groups of this size (see `_top`).
 _GROUP = 64
+# Products in float16 are rounded to steps of 5e-4, so this many more are scored again in float32.
+_AGAIN = 64
 
 
 class TorchSearch:
     """Vectors on one device, compared with every query.
 
-    On CUDA they are kept as float16: an inner product of unit vectors then differs from the float32
-    one by less than `error`, so ask for a few more than wanted and score those again.
+    In float16 the best candidates are scored again in float32, so that only the rounding of what is
+    stored remains: a score of unit vectors is off by less than `error`, and by 1e-5 as a rule.
 
     Args:
         dim: Length of the vectors.
         device: A torch device; none: the first GPU if there is one.
+        precision: How vectors are kept; `auto` is float16 on CUDA and float32 elsewhere.
 
     Raises:
         StoreError: The device is not there.
     """
 
-    def __init__(self, *, dim: int, device: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        device: str | None = None,
+        precision: Literal["auto", "float16", "float32"] = "auto",
+    ) -> None:
         import torch
 
         if dim < 1:
@@ -46,7 +55,8 @@ class TorchSearch:
                 f"the device {name!r} cannot be used: {str(error).splitlines()[0]}",
                 remedy="choose cpu, or cuda on a machine that has a GPU",
             ) from error
-        self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        half = precision == "float16" or (precision == "auto" and self.device.type == "cuda")
+        self.dtype = torch.float16 if half else torch.float32
         self.dim = dim
         self._count = 0
         self._buffer: torch.Tensor = torch.empty((0, dim), dtype=self.dtype, device=self.device)
@@ -54,8 +64,8 @@ class TorchSearch:
     @property
     def error(self) -> float:
         """Bound on what rounding changes in a score of unit vectors."""
-        # Each factor and the result are rounded to 11 bits.
-        return 1.5e-3 if self.dtype.itemsize == 2 else 1e-5
+        # Numbers of 11 bits are off by 2**-12 of themselves, and smallest ones by a little more.
+        return 5e-4 if self.dtype.itemsize == 2 else 1e-5
 
     @property
     def vectors(self) -> torch.Tensor:
@@ -129,11 +139,14 @@ class TorchSearch:
         """
         import torch
 
-        asked = torch.as_tensor(queries).to(self.device, self.dtype)
+        exactly = torch.as_tensor(queries).to(self.device, torch.float32)
+        asked = exactly.to(self.dtype)
         if asked.ndim != 2 or asked.shape[1] != self.dim:
             raise InputError(f"queries have the shape {tuple(asked.shape)}; (q, {self.dim}) needed")
         if limit < 1:
             raise InputError(f"limit is {limit}; it must be at least 1")
+        half = self.dtype.itemsize == 2
+        wanted = limit + max(limit, _AGAIN) if half else limit
         allowed = None if mask is None else torch.as_tensor(mask, device=self.device)
         scores = torch.empty((len(asked), 0), dtype=torch.float32, device=self.device)
         found = torch.empty((len(asked), 0), dtype=torch.int64, device=self.device)
@@ -144,12 +157,18 @@ class TorchSearch:
             if allowed is not None:
                 forbidden = ~allowed[start : start + len(chunk)]
                 products.masked_fill_(forbidden, float("-inf"))
-            best, at = _top(products, limit)
+            best, at = _top(products, wanted)
             scores = torch.cat([scores, best.float()], dim=1)
             found = torch.cat([found, at + start], dim=1)
             if start:
-                scores, order = scores.topk(min(limit, scores.shape[1]), dim=1)
+                scores, order = scores.topk(min(wanted, scores.shape[1]), dim=1)
                 found = found.gather(1, order)
+        if half and self._count:
+            forbidden = scores == float("-inf")
+            held = self._buffer[found].float()
+            scores = torch.einsum("qkd,qd->qk", held, exactly).masked_fill_(forbidden, -torch.inf)
+            scores, order = scores.topk(min(limit, scores.shape[1]), dim=1)
+            found = found.gather(1, order)
         return scores, found
 
 
