@@ -151,7 +151,9 @@ class StoreSettings(_Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$",
         description="on a server; none: a new name for each library",
     )
-    index: Literal["auto", "flat", "hnsw"] = Field(default="auto", description="faiss only")
+    index: Literal["auto", "flat", "hnsw", "sq8", "ivfpq", "gpu"] = Field(
+        default="auto", description="faiss only; auto goes by number of vectors and memory"
+    )
     hnsw_threshold: int = Field(default=50_000, ge=0, description="faiss: vectors until HNSW")
     timeout_s: float = Field(default=10.0, gt=0, description="longest wait for a server")
 

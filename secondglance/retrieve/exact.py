@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ class ExactStore(LocalStore):
     def _live_rows(self) -> Rows:
         return self._rows
 
-    def _prepare(self, count: int) -> None:
+    def _prepare(self, database: sqlite3.Connection, count: int) -> None:
         self._expected = count
 
     def _add(self, rows: Rows, vectors: Matrix) -> None:

@@ -1,52 +1,52 @@
-"""FAISS in this process: flat while that is fast, HNSW above.
+"""FAISS in this process: flat while that is fast, HNSW above, quantised where memory is short.
 
-The index is derived. It is saved to a file of its own name, whose name and checksum are then
-committed to SQLite, so that the stamp and the file cannot disagree: whatever is missing, damaged or
-made with other settings is built again, and what is merely old catches up.
+The index is derived from SQLite (see `index_file` for how it is saved). An opened index is mapped
+from its file, so opening reads little; the first change reads all of it into memory, for a mapped
+one cannot grow.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-import time
-import uuid
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
-import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
 from secondglance.errors import InputError, StoreError
+from secondglance.retrieve import index_file, vector_index
 from secondglance.retrieve.exact import within_cut
-from secondglance.retrieve.local import TIE_MARGIN, LocalStore, Matrix, Rows, state, transaction
+from secondglance.retrieve.local import (
+    TIE_MARGIN,
+    LocalStore,
+    Matrix,
+    Rows,
+    numbers,
+    state,
+    transaction,
+    vectors_of,
+)
 from secondglance.retrieve.store import Capabilities
+from secondglance.retrieve.vector_index import FaissIndex, GpuIndex, Layout, LayoutChoice, Tuning
 
 if TYPE_CHECKING:
     from secondglance.types import Vector
-
-# The stubs that come with FAISS leave out what its Python layer adds to the SWIG classes.
-faiss: Any = _faiss
-
-Layout = Literal["flat", "hnsw"]
 
 # A filtered search compares this many vectors directly rather than walk the graph, which loses
 # recall where few of its nodes are allowed.
 _EXACT_SUBSET = 10_000
 _EXACT_SHARE = 0.1
-# HNSW cannot forget a vector; with more dead ones than this share it is built again.
+# Where the index holds no exact vectors, this many are read from SQLite and compared.
+_READ_SUBSET = 2_000
+# A graph or lists cannot forget a vector; with more dead ones than this share they are built again.
 _DEAD_SHARE = 0.2
-# An auto index goes back to flat only well below the threshold, lest it flip to and fro.
-_BACK_TO_FLAT = 0.5
+# Lists that were made for this many times fewer vectors are made again.
+_OUTGROWN = 4
 # `flush` saves the index once this much of it is unsaved; `close` always does.
 _UNSAVED_ROWS = 10_000
 _UNSAVED_SHARE = 0.1
-# A temporary file this old is what a kill left.
-_ABANDONED_S = 3600.0
-# HNSW asks for a few more than wanted, so that ties at the cut are seen.
+# An approximate search asks for a few more than wanted, so that ties at the cut are seen.
 _SLACK = 16
 
 
@@ -56,22 +56,28 @@ class FaissStore(LocalStore):
     Args:
         folder: Where `records.sqlite` and `index-*.faiss` live; made if missing.
         dim: Length of the vectors.
-        index: `flat` is exact, `hnsw` approximate; `auto` goes from one to the other by size.
-        hnsw_threshold: Number of vectors above which `auto` takes HNSW.
+        index: `flat` is exact; `hnsw` a graph; `sq8` a graph over 8-bit vectors; `ivfpq` lists of
+            product-quantised vectors; `gpu` exact on a GPU; `auto` chooses by size and memory,
+            never the GPU. Answers of the quantised ones are compared again by the true vectors.
+        hnsw_threshold: Number of vectors up to which `auto` is flat.
         hnsw_m: Links per node and layer (M in Malkov and Yashunin, arXiv:1603.09320).
         ef_construction: Candidates considered when a node is linked.
-        ef_search: Candidates considered by a search; raised to the limit where that is higher.
+        ef_search: Candidates that a search considers at first.
+        memory_bytes: What `auto` reckons with; none: the machine's or container's memory.
+        device: Of `gpu`, as torch names it; none: the first GPU.
 
     Raises:
         DimensionError: The folder holds vectors of another length.
         InputError: An argument is out of range.
-        StoreError: The folder cannot be used, or its database is damaged.
+        StoreError: The folder cannot be used, its database is damaged, or there is no GPU.
     """
 
-    _layout: Layout
-    _index: Any
+    _index: FaissIndex | GpuIndex
     _rows: Rows
     _dead: npt.NDArray[np.bool_]
+    _dead_count: int
+    _trained_for: int
+    _mapped: bool
     _unsaved: int
 
     def __init__(
@@ -79,41 +85,46 @@ class FaissStore(LocalStore):
         folder: Path,
         *,
         dim: int,
-        index: Literal["auto", "flat", "hnsw"] = "auto",
+        index: LayoutChoice = "auto",
         hnsw_threshold: int = 50_000,
         hnsw_m: int = 32,
-        ef_construction: int = 200,
+        ef_construction: int = 80,
         ef_search: int = 128,
+        memory_bytes: int | None = None,
+        device: str | None = None,
     ) -> None:
-        if index not in ("auto", "flat", "hnsw"):
-            raise InputError(f"index is {index!r}; allowed: auto, flat, hnsw")
-        smallest = {"hnsw_m": (hnsw_m, 2), "ef_construction": (ef_construction, 1)}
-        smallest |= {"ef_search": (ef_search, 1), "hnsw_threshold": (hnsw_threshold, 0)}
-        for name, (value, least) in smallest.items():
-            if value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
-        self._choice: Literal["auto", "flat", "hnsw"] = index
+        self._choice = vector_index.checked(index)
+        if hnsw_threshold < 0:
+            raise InputError(f"hnsw_threshold is {hnsw_threshold}; it must be at least 0")
+        if memory_bytes is not None and memory_bytes < 1:
+            raise InputError(f"memory_bytes is {memory_bytes}; it must be at least 1")
         self._threshold = hnsw_threshold
-        self._m = hnsw_m
-        self._ef_construction = ef_construction
-        self._ef_search = ef_search
+        self._tuning = Tuning(m=hnsw_m, ef_construction=ef_construction, ef_search=ef_search)
+        self._memory = memory_bytes or vector_index.memory_bytes()
+        self._device = device
+        if index == "gpu":
+            # Whether there is one is known now, not at the first search.
+            GpuIndex(dim=max(dim, 1), expected=0, device=device or "cuda")
         super().__init__(folder, dim=dim)
         try:
             with self._session() as database:
-                self._restore(database)
+                self._restore(database, mapped=True)
         except BaseException:
             self._disconnect()
             raise
 
     @property
     def capabilities(self) -> Capabilities:
-        """Exact while flat; open to several processes."""
-        hnsw = f"HNSW (M={self._m}, ef={self._ef_search})"
+        """Exact while flat or on a GPU; open to several processes."""
+        with self._lock:
+            layout, held = self._index.layout, self._rows.size
         return Capabilities(
-            exact=self._layout == "flat",
+            exact=layout in ("flat", "gpu"),
             remote=False,
             concurrent_processes=True,
-            index="flat" if self._layout == "flat" else hnsw,
+            index=vector_index.describe(
+                layout, held, dim=self._dim, tuning=self._tuning, memory=self._memory
+            ),
         )
 
     def flush(self) -> None:
@@ -142,52 +153,71 @@ class FaissStore(LocalStore):
             finally:
                 super().close()
 
+    def compact(self) -> None:
+        """Builds the index again if it holds dead vectors, and saves it."""
+        with self._session() as database:
+            with transaction(database):
+                self._catch_up(database)
+                if not self._dead_count:
+                    return
+                self._reset(database, self._index.layout, self._rows.size - self._dead_count)
+                self._catch_up(database)
+            if self._writable:
+                self._save(database)
+
     # ---- searching
 
     def _nearest(self, query: Vector, limit: int, allowed: Rows | None) -> tuple[Rows, Matrix]:
-        total = self._rows.size
-        if allowed is not None and allowed.size <= max(_EXACT_SUBSET, _EXACT_SHARE * total):
-            vectors = self._vectors()[np.searchsorted(self._rows, allowed)]
-            best = within_cut(vectors @ query, limit)
-            return allowed[best], vectors[best]
-        wanted = min(limit + _SLACK, total)
+        total, held = self._rows.size, self._index.vectors()
+        few = allowed is not None and allowed.size <= max(_EXACT_SUBSET, _EXACT_SHARE * total)
+        if few and allowed is not None:
+            if held is not None:
+                vectors = held[self._positions(allowed)]
+                best = within_cut(vectors @ query, limit)
+                return allowed[best], vectors[best]
+            if allowed.size <= _READ_SUBSET:
+                return self._read(allowed)
+        keep = self._keep(allowed)
+        living = total if keep is None else int(keep.sum())
+        wanted = min(limit * self._index.again + _SLACK, living)
         while True:
-            positions, scores = self._ask(query, wanted, allowed)
+            positions, scores = self._ask(query, wanted, keep, scan=few)
             tied = len(scores) > limit and scores[-1] >= scores[limit - 1] - TIE_MARGIN
-            if self._layout == "hnsw" or not tied or wanted >= total:
+            if not self.capabilities.exact or not tied or wanted >= living:
                 break
-            wanted = min(wanted * 4, total)
-        return self._rows[positions], self._vectors()[positions]
+            wanted = min(wanted * 4, living)
+        if held is not None:
+            return self._rows[positions], held[positions]
+        return self._read(self._rows[positions])
 
-    def _ask(self, query: Vector, wanted: int, allowed: Rows | None) -> tuple[Rows, Matrix]:
+    def _ask(
+        self, query: Vector, wanted: int, keep: npt.NDArray[np.bool_] | None, *, scan: bool
+    ) -> tuple[Rows, Matrix]:
         if wanted == 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        selector = None
-        if allowed is not None or self._dead.any():
-            chosen = ~self._dead
-            if allowed is not None:
-                chosen &= np.isin(self._rows, allowed, assume_unique=True)
-            selector = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
-        if self._layout == "hnsw":
-            parameters = faiss.SearchParametersHNSW(
-                sel=selector, efSearch=max(self._ef_search, wanted)
-            )
-        else:
-            parameters = faiss.SearchParameters(sel=selector)
-        scores, positions = self._index.search(query[None], wanted, params=parameters)
-        # FAISS pads short answers with -1.
-        found = positions[0] >= 0
-        return positions[0][found], scores[0][found]
+        if scan and keep is not None:
+            return self._index.scan(query, wanted, keep)
+        return self._index.search(query, wanted, keep)
 
-    def _vectors(self) -> Matrix:
-        """The vectors inside the index, without a copy; valid until the index changes."""
-        total = self._rows.size
-        if not total:
-            return np.empty((0, self._dim), dtype=np.float32)
-        held = self._index.storage if self._layout == "hnsw" else self._index
-        flat = faiss.downcast_index(held)
-        view = faiss.rev_swig_ptr(flat.get_xb(), total * self._dim)
-        return cast("Matrix", view.reshape(total, self._dim))
+    def _keep(self, allowed: Rows | None) -> npt.NDArray[np.bool_] | None:
+        """Which positions may be found; none: all."""
+        if allowed is None:
+            return ~self._dead if self._dead_count else None
+        # What a filter allows is in the records, so it lives.
+        chosen = np.zeros(self._rows.size, dtype=np.bool_)
+        chosen[self._positions(allowed)] = True
+        return chosen
+
+    def _positions(self, rows: Rows) -> Rows:
+        first, last = int(self._rows[0]), int(self._rows[-1])
+        if last - first + 1 == self._rows.size:
+            return rows - first
+        return np.searchsorted(self._rows, rows)
+
+    def _read(self, rows: Rows) -> tuple[Rows, Matrix]:
+        """The true vectors, from the records."""
+        with self._session() as database:
+            return vectors_of(database, rows, dim=self._dim)
 
     # ---- changing
 
@@ -197,13 +227,19 @@ class FaissStore(LocalStore):
     def _live_rows(self) -> Rows:
         return self._rows[~self._dead]
 
-    def _prepare(self, count: int) -> None:
+    def _prepare(self, database: sqlite3.Connection, count: int) -> None:
+        stamp = index_file.read_stamp(database)
+        if self._mapped or (stamp is not None and stamp.revision > self._revision):
+            # Another process may have saved a newer one, which saves building the same again.
+            current = stamp is not None and stamp.revision == state(database)[0]
+            self._restore(database, mapped=current)
         wanted = self._wanted(count)
-        if wanted != self._layout:
-            self._reset(wanted)
+        outgrown = wanted == "ivfpq" and count > _OUTGROWN * self._trained_for
+        if wanted != self._index.layout or outgrown:
+            self._reset(database, wanted, count)
 
     def _add(self, rows: Rows, vectors: Matrix) -> None:
-        self._index.add(np.ascontiguousarray(vectors))
+        self._index.add(vectors)
         self._rows = np.concatenate([self._rows, rows])
         self._dead = np.concatenate([self._dead, np.zeros(rows.size, dtype=np.bool_)])
         self._unsaved += rows.size
@@ -211,122 +247,135 @@ class FaissStore(LocalStore):
     def _remove(self, rows: Rows) -> None:
         gone = np.isin(self._rows, rows, assume_unique=True)
         self._unsaved += rows.size
-        if self._layout == "flat":
+        if self._index.compacts:
             # Positions close up in order, as `_rows` does.
-            self._index.remove_ids(np.flatnonzero(gone))
+            self._index.keep(~gone)
             self._rows, self._dead = self._rows[~gone], self._dead[~gone]
             return
         self._dead |= gone
-        if self._dead.sum() > _DEAD_SHARE * self._rows.size:
+        self._dead_count = int(self._dead.sum())
+        if self._dead_count > _DEAD_SHARE * self._rows.size:
             # Everything that lives is then read again from SQLite.
-            self._reset("hnsw")
+            with self._session() as database:
+                living = self._rows.size - self._dead_count
+                self._reset(database, self._index.layout, living)
 
     def _wanted(self, count: int) -> Layout:
         if self._choice != "auto":
             return self._choice
-        share = _BACK_TO_FLAT if self._layout == "hnsw" else 1.0
-        return "hnsw" if count > share * self._threshold else "flat"
+        return vector_index.choose(
+            count,
+            dim=self._dim,
+            m=self._tuning.m,
+            threshold=self._threshold,
+            memory=self._memory,
+            now=self._index.layout,
+        )
 
-    def _reset(self, layout: Layout) -> None:
-        """Starts an empty index; position i in it holds row `_rows[i]`."""
-        self._layout = layout
-        if layout == "flat":
-            self._index = faiss.IndexFlatIP(self._dim)
+    def _reset(self, database: sqlite3.Connection, layout: Layout, count: int) -> None:
+        """Starts an empty index for `count` vectors; position i in it holds row `_rows[i]`."""
+        sample = np.empty((0, self._dim), dtype=np.float32)
+        if layout in vector_index.TRAINING:
+            sample = self._sample(database, vector_index.TRAINING[layout])
+        if layout == "gpu":
+            self._index = GpuIndex(dim=self._dim, expected=count, device=self._device)
+        elif layout in vector_index.TRAINING and not len(sample):
+            # There is nothing to learn from yet.
+            self._index = self._untrained("flat", sample)
         else:
-            self._index = faiss.IndexHNSWFlat(self._dim, self._m, faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction = self._ef_construction
+            self._index = FaissIndex(
+                layout, dim=self._dim, tuning=self._tuning, expected=count, sample=sample
+            )
         self._rows = np.empty(0, dtype=np.int64)
         self._dead = np.empty(0, dtype=np.bool_)
-        self._unsaved = 0
+        self._dead_count = self._unsaved = 0
+        self._trained_for = max(count, 1)
+        self._mapped = False
+        # Nothing is known of earlier states any more: the next use takes in all records.
+        self._revision = self._removals = -1
+
+    def _untrained(self, layout: Layout, sample: Matrix) -> FaissIndex:
+        return FaissIndex(layout, dim=self._dim, tuning=self._tuning, expected=0, sample=sample)
+
+    def _sample(self, database: sqlite3.Connection, size: int) -> Matrix:
+        rows = numbers(database, "SELECT row FROM records")
+        if rows.size > size:
+            rows = np.random.default_rng(0).choice(rows, size=size, replace=False)
+        return vectors_of(database, rows, dim=self._dim)[1]
 
     # ---- saving
 
     def _save(self, database: sqlite3.Connection) -> None:
-        temporary = self._folder / f"index-{uuid.uuid4().hex}.tmp"
-        path = temporary.with_suffix(".faiss")
+        index = self._index
+        if not isinstance(index, FaissIndex):
+            # On a GPU it is read from the records at each start.
+            self._unsaved = 0
+            return
         try:
-            faiss.write_index(self._index, str(temporary))
-            # FAISS reads its own part and stops; the rest says which row each position holds.
-            with temporary.open("ab") as file:
-                file.write(self._rows.astype("<i8").tobytes())
-                file.write(self._dead.tobytes())
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(self._folder)
+            path, crc32 = index_file.save(
+                self._folder, index.write, rows=self._rows, dead=self._dead
+            )
+            status = path.stat()
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise StoreError(
                 f"the index cannot be saved in {self._folder}: {error}",
                 remedy="the vectors are safe; free some disk space, and it is built again",
             ) from error
-        stamp = {
-            "file": path.name,
-            "crc32": _checksum(path),
-            "rows": int(self._rows.size),
-            "settings": self._settings(),
-        }
-        database.execute("INSERT OR REPLACE INTO meta VALUES ('index', ?)", (json.dumps(stamp),))
+        stamp = index_file.Stamp(
+            file=path.name,
+            crc32=crc32,
+            size=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            rows=int(self._rows.size),
+            revision=self._revision,
+            removals=self._removals,
+            trained_for=self._trained_for,
+            settings=self._settings(index.layout),
+        )
+        index_file.write_stamp(database, stamp)
         self._unsaved = 0
-        for old in self._folder.glob("index-*"):
-            # A fresh temporary file may be what another process is writing.
-            if old != path and (old.suffix == ".faiss" or _age_s(old) > _ABANDONED_S):
-                old.unlink(missing_ok=True)
+        index_file.tidy(self._folder, path)
 
-    def _restore(self, database: sqlite3.Connection) -> None:
+    def _restore(self, database: sqlite3.Connection, *, mapped: bool) -> None:
         """Loads the saved index if it is whole and made with these settings."""
         (count,) = database.execute("SELECT count(*) FROM records").fetchone()
-        found = database.execute("SELECT value FROM meta WHERE key = 'index'").fetchone()
-        stamp: dict[str, Any] = json.loads(found[0]) if found else {"settings": ["flat"]}
-        # What was HNSW stays so down to where `auto` would take it back.
-        self._layout = stamp["settings"][0]
-        self._reset(self._wanted(count))
-        if stamp["settings"] != self._settings():
+        stamp = index_file.read_stamp(database)
+        kept: Any = stamp.settings[0] if stamp else "flat"
+        # What is saved stays so until `auto` has reason to leave it.
+        self._index = self._untrained("flat", np.empty((0, self._dim), dtype=np.float32))
+        self._index.layout = kept
+        wanted = self._wanted(count)
+        loaded = None
+        if stamp is not None and wanted != "gpu" and self._fits(stamp, wanted):
+            loaded = self._load(stamp, wanted, mapped=mapped)
+        if loaded is None or stamp is None:
+            self._reset(database, wanted, count)
             return
-        path = self._folder / str(stamp["file"])
-        saved = int(stamp["rows"])
+        self._index, self._rows, self._dead = loaded
+        self._dead_count = int(self._dead.sum())
+        self._mapped, self._unsaved = mapped, 0
+        self._trained_for = stamp.trained_for
+        # Where a stamp does not say, -1 is unlike any state, and the first use compares.
+        self._revision, self._removals = stamp.revision, stamp.removals
+
+    def _load(
+        self, stamp: index_file.Stamp, layout: Layout, *, mapped: bool
+    ) -> tuple[FaissIndex, Rows, npt.NDArray[np.bool_]] | None:
+        path = self._folder / stamp.file
         try:
-            # FAISS may crash on a damaged file, so it only reads one whose checksum holds.
-            if _checksum(path) != stamp["crc32"]:
-                return
-            index = faiss.read_index(str(path))
-            with path.open("rb") as file:
-                file.seek(-9 * saved, os.SEEK_END)
-                rows = np.frombuffer(file.read(8 * saved), dtype="<i8").astype(np.int64)
-                dead = np.frombuffer(file.read(saved), dtype=np.bool_).copy()
+            if not index_file.intact(path, stamp):
+                return None
+            index = FaissIndex.read(path, layout, tuning=self._tuning, mapped=mapped)
+            rows, dead = index_file.read_rows(path, stamp.rows)
         except (OSError, RuntimeError):
             # Deleted, or written by a release of FAISS that this one cannot read.
-            return
-        if index.ntotal != saved or index.d != self._dim:
-            return
-        self._index, self._rows, self._dead = index, rows, dead
-        # Unlike any state of the database, so that the first use compares and catches up.
-        self._revision = self._removals = -1
+            return None
+        return (index, rows, dead) if len(index) == stamp.rows and index.dim == self._dim else None
 
-    def _settings(self) -> list[str | int]:
+    def _fits(self, stamp: index_file.Stamp, layout: Layout) -> bool:
+        return stamp.settings[:3] == self._settings(layout)
+
+    def _settings(self, layout: Layout) -> list[str | int]:
         """What a saved index must agree with."""
-        if self._layout == "flat":
-            return ["flat", self._dim]
-        return ["hnsw", self._dim, self._m, self._ef_construction]
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
+        graph = [self._tuning.m] if layout in ("hnsw", "sq8") else []
+        return [layout, self._dim, *graph]

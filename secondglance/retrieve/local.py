@@ -39,6 +39,8 @@ TIE_MARGIN = 1e-5
 _SCHEMA_VERSION = 1
 _BUSY_S = 10.0
 _CHUNK = 500
+# Vectors taken in at once: many, for an index adds them on all cores.
+_READ = 16_384
 _COLUMNS = ", ".join(f'"{field}"' for field in FIELDS)
 _TYPE = {"string": "TEXT", "tags": "TEXT", "number": "REAL", "time": "REAL"}
 _TYPES = ", ".join(f'"{field}" {_TYPE[kind]}' for field, kind in FIELDS.items())
@@ -223,24 +225,24 @@ class LocalStore(ABC):
         """Drops rows, all of them known."""
 
     @abstractmethod
-    def _prepare(self, count: int) -> None:
-        """Called before the index catches up to `count` rows; may empty it."""
+    def _prepare(self, database: sqlite3.Connection, count: int) -> None:
+        """Called before the index catches up to `count` rows; may empty or replace it."""
 
     def _catch_up(self, database: sqlite3.Connection) -> None:
         revision, removals = state(database)
         if (revision, removals) == (self._revision, self._removals):
             return
         (count,) = database.execute("SELECT count(*) FROM records").fetchone()
-        self._prepare(count)
+        self._prepare(database, count)
         if removals != self._removals:
-            live = _numbers(database, "SELECT row FROM records")
+            live = numbers(database, "SELECT row FROM records")
             gone = np.setdiff1d(self._live_rows(), live, assume_unique=True)
             if gone.size:
                 self._remove(gone)
         cursor = database.execute(
             "SELECT row, vector FROM contents WHERE row > ? ORDER BY row", (self._last_row(),)
         )
-        while chunk := cursor.fetchmany(4096):
+        while chunk := cursor.fetchmany(_READ):
             rows = np.array([row for row, _ in chunk], dtype=np.int64)
             joined = np.frombuffer(b"".join(blob for _, blob in chunk), dtype="<f4")
             self._add(rows, joined.reshape(len(chunk), self._dim).astype(np.float32))
@@ -386,12 +388,22 @@ def _delete(database: sqlite3.Connection, rows: Sequence[int]) -> None:
 
 def _allowed(database: sqlite3.Connection, condition: Filter) -> Rows:
     sql, values = to_sql(condition)
-    return _numbers(database, f"SELECT row FROM records WHERE {sql}", values)
+    return numbers(database, f"SELECT row FROM records WHERE {sql}", values)
 
 
-def _numbers(database: sqlite3.Connection, query: str, values: Sequence[Value] = ()) -> Rows:
+def numbers(database: sqlite3.Connection, query: str, values: Sequence[Value] = ()) -> Rows:
+    """The row numbers that a query returns, ascending."""
     found = database.execute(query, values).fetchall()
     return np.sort(np.array(found, dtype=np.int64).reshape(-1))
+
+
+def vectors_of(database: sqlite3.Connection, rows: Rows, *, dim: int) -> tuple[Rows, Matrix]:
+    """Those of `rows` that exist, ascending, and their vectors (n, dim)."""
+    wanted = [int(row) for row in np.sort(rows)]
+    found = sorted(_select(database, "SELECT row, vector FROM contents WHERE row IN", wanted))
+    numbers_ = np.array([row for row, _ in found], dtype=np.int64)
+    joined = np.frombuffer(b"".join(blob for _, blob in found), dtype="<f4")
+    return numbers_, joined.reshape(len(found), dim).astype(np.float32)
 
 
 def _payloads(database: sqlite3.Connection, rows: Sequence[int]) -> dict[int, str]:

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 DIM = 24
 SERVER = os.environ.get("SECONDGLANCE_TEST_MILVUS_URI")
 # "milvus-uri" is Milvus Lite behind an address: the code path of a server, without one.
-NAMES = ["exact", "faiss-flat", "faiss-hnsw", "milvus-lite", "milvus-uri"]
+NAMES = [
+    "exact",
+    "faiss-flat",
+    "faiss-hnsw",
+    "faiss-sq8",
+    "faiss-ivfpq",
+    "milvus-lite",
+    "milvus-uri",
+]
 if SERVER:
     NAMES.append("milvus-server")
 
@@ -80,6 +88,10 @@ class Opener:
             return FaissStore(self.folder, dim=dim, index="flat")
         if self.name == "faiss-hnsw":
             return FaissStore(self.folder, dim=dim, index="hnsw")
+        if self.name == "faiss-sq8":
+            return FaissStore(self.folder, dim=dim, index="sq8")
+        if self.name == "faiss-ivfpq":
+            return FaissStore(self.folder, dim=dim, index="ivfpq")
         if self.name == "milvus-lite":
             return MilvusStore(self.folder / "vectors.db", dim=dim)
         return MilvusStore(self.uri, dim=dim, collection=self.collection, timeout_s=60)
