@@ -155,7 +155,18 @@ class StoreSettings(_Section):
         default="auto", description="faiss only; auto goes by number of vectors and memory"
     )
     hnsw_threshold: int = Field(default=50_000, ge=0, description="faiss: vectors until HNSW")
+    server_index: Literal["auto", "flat", "hnsw", "ivf_sq8", "diskann"] = Field(
+        default="auto", description="a Milvus server's; auto: by the memory that vectors take"
+    )
+    consistency: Literal["strong", "bounded", "session", "eventually"] = Field(
+        default="strong", description="what searches on a Milvus server see of the latest writes"
+    )
+    tls_ca: Path | None = Field(default=None, description="PEM of the server's authority")
+    tls_cert: Path | None = Field(default=None, description="PEM of our own certificate")
+    tls_key: Path | None = Field(default=None, description="PEM of its key")
+    tls_name: str | None = Field(default=None, description="host in the server's certificate")
     timeout_s: float = Field(default=10.0, gt=0, description="longest wait for a server")
+    retry_s: float = Field(default=120.0, ge=0, description="longest wait of a job for it")
 
 
 class IngestSettings(_Section):

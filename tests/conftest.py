@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from secondglance.models.untrained import build_untrained_clip, build_untrained_reranker
 from tests.browser import browser
+from tests.contract.stores import DIM
+from tests.milvus_server import ABSENT, URI, Collections, Server, package
 
 __all__ = ["browser"]
 
@@ -20,3 +23,31 @@ def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untrained_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_untrained_reranker(tmp_path_factory.mktemp("models") / "untrained-reranker")
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this session's own, which tests may kill and start again."""
+    if package() is None:
+        pytest.skip(ABSENT)
+    server = Server(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def milvus_uri(request: pytest.FixtureRequest) -> str:
+    """A Milvus server: the one that the environment names, or one of our own."""
+    if URI:
+        return URI
+    server: Server = request.getfixturevalue("milvus_server")
+    return server.uri
+
+
+@pytest.fixture(scope="session")
+def milvus_collections(milvus_uri: str) -> Iterator[Collections]:
+    """Empty collections of the contract suite, removed at the end."""
+    collections = Collections(milvus_uri, dim=DIM)
+    yield collections
+    collections.close()

@@ -245,6 +245,7 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         from secondglance.retrieve.exact import ExactStore
 
         return ExactStore(folder / "exact", dim=dim)
+    from secondglance.retrieve.milvus_server import Tls
     from secondglance.retrieve.milvus_store import MilvusStore
 
     return MilvusStore(
@@ -253,6 +254,15 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         collection=settings.collection or DEFAULT_COLLECTION,
         token=settings.token.get_secret_value() if settings.token else None,
         timeout_s=settings.timeout_s,
+        retry_s=settings.retry_s,
+        consistency=settings.consistency,
+        index=settings.server_index,
+        tls=Tls(
+            ca=settings.tls_ca,
+            cert=settings.tls_cert,
+            key=settings.tls_key,
+            name=settings.tls_name,
+        ),
     )
 
 

@@ -242,22 +242,27 @@ def _store(settings: Settings) -> Iterator[Finding]:
         kind = "Milvus Lite" if store.backend == "milvus" else store.backend
         yield Finding(name="store", state="ok", detail=f"{kind}, {where}")
         return
-    from pymilvus import MilvusClient
+    from secondglance.errors import SecondGlanceError
+    from secondglance.retrieve.milvus_errors import server_error
+    from secondglance.retrieve.milvus_server import Tls, connect, without_secrets
 
-    token = store.token.get_secret_value() if store.token else ""
+    token = store.token.get_secret_value() if store.token else None
+    tls = Tls(ca=store.tls_ca, cert=store.tls_cert, key=store.tls_key, name=store.tls_name)
+    label = without_secrets(store.uri)
     try:
-        client = MilvusClient(store.uri, token=token, timeout=store.timeout_s)
-        version = client.get_server_version()
+        client, version = connect(store.uri, token=token, tls=tls, timeout_s=store.timeout_s)
         client.close()
     except Exception as error:
+        known = error if isinstance(error, SecondGlanceError) else server_error(error, label)
         yield Finding(
             name="store",
             state="problem",
-            detail=f"no Milvus at {store.uri}: {str(error)[:200]}",
-            remedy="start it, or check store.uri and store.token",
+            detail=f"no Milvus at {label}: {known.problem}",
+            remedy=known.remedy or "start it, or check store.uri and store.token",
         )
         return
-    yield Finding(name="store", state="ok", detail=f"Milvus {version} at {store.uri}")
+    said = "Lite" if version is None else ".".join(map(str, version))
+    yield Finding(name="store", state="ok", detail=f"Milvus {said} at {label}")
 
 
 def _library(folder: Path) -> Iterator[Finding]:

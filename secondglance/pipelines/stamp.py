@@ -87,7 +87,7 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
         "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
         "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
         # Token and API key are secrets: they come from the environment each time.
-        "store": settings.store.model_dump(exclude={"token", "timeout_s"}),
+        "store": settings.store.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"}),
     }
     path = folder / STAMP_FILE
     try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType, MilvusClient, MilvusException
 
 from secondglance.errors import InputError, StoreError
-from secondglance.retrieve.fields import FIELDS
+from secondglance.retrieve import milvus_errors
+from secondglance.retrieve.fields import FIELDS, comparable
 from secondglance.retrieve.filter_compilers import FLAGGED, absent
 from secondglance.retrieve.payload import Row, load, rows_of
 from secondglance.types import Record
@@ -19,10 +20,10 @@ MAX_TEXT_BYTES = 65_535
 # Far below the 64 MiB that a gRPC message may have.
 BATCH_BYTES = 8 << 20
 BATCH_ROWS = 1_000
-HNSW_M = 32
-HNSW_EF_CONSTRUCTION = 200
 
 _RENEWED = "_renewed"
+# Of an index over millions of vectors.
+_BUILD_TIMEOUT_S = 24 * 3600.0
 
 
 def column_names() -> list[str]:
@@ -31,8 +32,10 @@ def column_names() -> list[str]:
     return ["id", "vector", "payload", *FIELDS, *flags]
 
 
-def create(client: Any, collection: str, *, dim: int, lite: bool, timeout_s: float) -> None:
-    """Makes an empty collection: searched exactly on Lite, through HNSW on a server."""
+def create(
+    client: Any, collection: str, *, dim: int, index: dict[str, Any], timeout_s: float
+) -> None:
+    """Makes an empty collection, with `IndexChoice.build` as its index."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=1024)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
@@ -44,16 +47,12 @@ def create(client: Any, collection: str, *, dim: int, lite: bool, timeout_s: flo
             schema.add_field(name, DataType.DOUBLE)
         if name in FLAGGED:
             schema.add_field(f"has_{name}", DataType.BOOL)
-    index = MilvusClient.prepare_index_params()
-    if lite:
-        index.add_index("vector", index_type="FLAT", metric_type="COSINE")
-    else:
-        params = {"M": HNSW_M, "efConstruction": HNSW_EF_CONSTRUCTION}
-        index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=params)
+    params = MilvusClient.prepare_index_params()
+    params.add_index("vector", **index)
     client.create_collection(
         collection,
         schema=schema,
-        index_params=index,
+        index_params=params,
         # What was written is found by the next search, as in the other stores.
         consistency_level="Strong",
         timeout=timeout_s,
@@ -99,7 +98,43 @@ def batches(entities: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield batch
 
 
-def renew(client: Any, collection: str, *, dim: int, lite: bool, timeout_s: float) -> None:
+def chunks(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Ids in portions that one filter may name."""
+    # What cannot be sent was never stored.
+    sendable = [each for each in dict.fromkeys(ids) if comparable(each) == each]
+    for start in range(0, len(sendable), BATCH_ROWS // 2):
+        yield sendable[start : start + BATCH_ROWS // 2]
+
+
+def rebuild_index(
+    client: Any, collection: str, index: dict[str, Any], *, label: str, timeout_s: float
+) -> None:
+    """Replaces the index of a server's collection; searches fail until the next load.
+
+    Raises:
+        StoreError: The server cannot build this kind; the collection has no index then, and is
+            given one by the next opening with a kind that the server knows.
+    """
+    client.release_collection(collection, timeout=timeout_s)
+    if client.list_indexes(collection, field_name="vector", timeout=timeout_s):
+        client.drop_index(collection, "vector", timeout=timeout_s)
+    params = MilvusClient.prepare_index_params()
+    params.add_index("vector", **index)
+    try:
+        client.create_index(collection, params, timeout=timeout_s, sync=False)
+        client.load_collection(collection, timeout=_BUILD_TIMEOUT_S)
+    except MilvusException as error:
+        if milvus_errors.passing(error):
+            raise
+        raise StoreError(
+            f"Milvus at {label} cannot build the index {index['index_type']}: {error.message}",
+            remedy="choose another store.server_index; DISKANN needs enableDisk on its query nodes",
+        ) from error
+
+
+def renew(
+    client: Any, collection: str, *, dim: int, index: dict[str, Any], timeout_s: float
+) -> None:
     """Copies a collection into one with all columns, which then takes its name.
 
     A kill at any moment loses nothing: the old one goes only when the new one is complete.
@@ -110,7 +145,7 @@ def renew(client: Any, collection: str, *, dim: int, lite: bool, timeout_s: floa
     renewed = collection + _RENEWED
     if client.has_collection(renewed, timeout=timeout_s):
         client.drop_collection(renewed, timeout=timeout_s)
-    create(client, renewed, dim=dim, lite=lite, timeout_s=timeout_s)
+    create(client, renewed, dim=dim, index=index, timeout_s=timeout_s)
     client.load_collection(collection, timeout=timeout_s)
     client.load_collection(renewed, timeout=timeout_s)
     rows = client.query_iterator(

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pymilvus import MilvusClient
 
 from secondglance.errors import DimensionError, InputError, SecondGlanceError, StoreError
-from secondglance.retrieve import milvus_lite, milvus_schema
-from secondglance.retrieve.fields import FIELDS, comparable
+from secondglance.retrieve import (
+    milvus_errors,
+    milvus_index,
+    milvus_lite,
+    milvus_schema,
+    milvus_server,
+)
+from secondglance.retrieve.fields import FIELDS
 from secondglance.retrieve.filter_compilers import FLAGGED, milvus_list, to_milvus
 from secondglance.retrieve.filters import Filter
-from secondglance.retrieve.milvus_schema import BATCH_ROWS, batches, entity
+from secondglance.retrieve.milvus_index import IndexKind
+from secondglance.retrieve.milvus_schema import BATCH_ROWS, batches, chunks, entity
+from secondglance.retrieve.milvus_server import Consistency, Tls
 from secondglance.retrieve.payload import check_limit, load, rows_of, unit
 from secondglance.retrieve.store import MAX_LIMIT, Capabilities
 from secondglance.types import Match, Record
@@ -26,32 +32,32 @@ from secondglance.types import Match, Record
 if TYPE_CHECKING:
     from secondglance.types import Vector
 
+T = TypeVar("T")
+
 # Milvus Lite scans unflushed rows in Python; more than this are brought into a segment first.
 _LITE_UNFLUSHED = 1_000
 # A server searches rows that are not sealed by a coarse interim index: 48 % of the nearest 100 of
 # 10,000 random vectors on version 2.3. Sealed ones it searches exactly until HNSW is built.
 _SERVER_UNFLUSHED = 10_000
+# A flush makes a segment, and many small segments are slow. A server searches fewer rows than this
+# one by one, exactly.
+_SERVER_CLOSING = 1_000
 _FLUSH_TIMEOUT_S = 120.0
 # Work on local disks may stall behind a compaction; it is not lost.
 _LITE_TIMEOUT_S = 600.0
 # Scores of equal vectors differ in the last float32 bits, with their place in a segment.
 _RANK_DIGITS = 6
 _SLACK = 16
-_HNSW_EF_SEARCH = 128
 _SCHEMES = ("http", "https", "tcp")
-
-# What these log, with tracebacks, reaches the caller as a StoreError. A level other than the one
-# they start with was set by the application and is left alone.
-for _name, _initial in (("pymilvus", logging.WARNING), ("grpc._server", logging.NOTSET)):
-    if logging.getLogger(_name).level == _initial:
-        logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 
 class MilvusStore:
     """A collection of a Milvus database, by cosine.
 
-    Lite is searched exactly (FLAT), servers through HNSW. A Lite folder belongs to one process
-    at a time; stores of one process share it.
+    Lite is searched exactly (FLAT), servers through an index chosen by size. A Lite folder belongs
+    to one process at a time; stores of one process share it. What writes to a server waits for one
+    that went away or asks to slow down, and so does what is read after a write: both are parts of
+    a job. Writing again changes nothing, since ids are replaced.
 
     Args:
         uri: A path that ends in `.db` for Milvus Lite (a folder since its version 3), or the
@@ -60,12 +66,19 @@ class MilvusStore:
         collection: Made if missing.
         token: `user:password` or an API key; not for Lite.
         timeout_s: Longest wait for a server, per call.
+        retry_s: Longest wait of a job for a server that went away.
+        consistency: What a search on a server may miss.
+        index: Of a server's collection, which is rebuilt where it has another; `auto` chooses for
+            new ones and leaves others as they are.
+        expected: How many vectors a new collection will have, as far as is known.
+        tls: For an encrypted connection.
 
     Raises:
         DimensionError: The collection holds vectors of another length.
-        InputError: The address or the name of the collection is malformed.
-        StoreError: The server cannot be reached or refuses the token; the Lite folder is damaged or
-            held by another process; the collection was made by another program.
+        InputError: The address, the name of the collection or the TLS settings are malformed.
+        StoreError: The server cannot be reached, is too old, refuses the token or cannot build the
+            index; the Lite folder is damaged or held by another process; the collection was made by
+            another program.
     """
 
     def __init__(
@@ -76,6 +89,11 @@ class MilvusStore:
         collection: str = "secondglance",
         token: str | None = None,
         timeout_s: float = 10,
+        retry_s: float = 120,
+        consistency: Consistency = "strong",
+        index: IndexKind = "auto",
+        expected: int = 0,
+        tls: Tls | None = None,
     ) -> None:
         if dim < 1:
             raise InputError(f"dim is {dim}; it must be at least 1")
@@ -90,9 +108,16 @@ class MilvusStore:
         self._client: Any = None
         self._lacks: frozenset[str] = frozenset()
         self._path: Path | None = None
+        self._retry_s = retry_s
+        self._consistency = consistency.capitalize()
+        self._wanted = index
+        self._kind: IndexKind | None = "flat"
+        self._version: tuple[int, int] | None = None
+        self._rows = expected
+        self._wrote = False
         address = str(uri)
         if "://" in address:
-            self._label = _without_secrets(address)
+            self._label = milvus_server.without_secrets(address)
             self._timeout_s = timeout_s
         else:
             self._path = Path(address).absolute()
@@ -103,12 +128,14 @@ class MilvusStore:
         self._unflushed = 0 if self._path is None else _LITE_UNFLUSHED
         try:
             with self._session(connecting=True):
-                self._client = MilvusClient(
-                    address,
-                    token=token or "",
-                    timeout=timeout_s,
-                    grpc_options={} if self._path is None else milvus_lite.GRPC_OPTIONS,
-                )
+                if self._path is None:
+                    self._client, self._version = milvus_server.connect(
+                        address, token=token, tls=tls or Tls(), timeout_s=timeout_s
+                    )
+                else:
+                    self._client = MilvusClient(
+                        address, timeout=timeout_s, grpc_options=milvus_lite.GRPC_OPTIONS
+                    )
                 self._open_collection()
         except BaseException:
             self._release()
@@ -127,7 +154,8 @@ class MilvusStore:
             exact=local,
             remote=not local,
             concurrent_processes=not local,
-            index="Milvus Lite (FLAT)" if local else f"Milvus (HNSW, M={milvus_schema.HNSW_M})",
+            index="Milvus Lite (FLAT)" if local else self._described(),
+            full_text=(self._version or (0, 0)) >= milvus_server.FULL_TEXT_VERSION,
         )
 
     def upsert(self, records: Sequence[Record]) -> None:
@@ -139,21 +167,15 @@ class MilvusStore:
         entities = [entity(row) for row in rows_of(records, dim=self._dim)]
         self._renew()
         for batch in batches(entities):
-            with self._session():
-                self._client.upsert(self._collection, batch, timeout=self._timeout_s)
-                self._unflushed += len(batch)
+            self._write("upsert", batch)
+            self._unflushed += len(batch)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes records; unknown ids are ignored."""
         self._renew()
-        for chunk in _chunks(ids):
-            with self._session():
-                self._client.delete(
-                    self._collection,
-                    filter=f"id in {milvus_list(chunk)}",
-                    timeout=self._timeout_s,
-                )
-                self._unflushed += len(chunk)
+        for chunk in chunks(ids):
+            self._write("delete", filter=f"id in {milvus_list(chunk)}")
+            self._unflushed += len(chunk)
 
     def search(self, vector: Vector, *, limit: int, filter: Filter | None = None) -> list[Match]:
         """The `limit` nearest records by cosine, best first; ties by id.
@@ -169,7 +191,9 @@ class MilvusStore:
             )
         query = unit(vector, dim=self._dim, what="the query vector")
         expression = self._expression(filter)
-        wanted = min(limit + _SLACK, MAX_LIMIT)
+        # Codes of a byte find the neighbours, a few too many; the vectors themselves rank them.
+        quantised = self._kind == "ivf_sq8"
+        wanted = min(limit + _SLACK + (limit if quantised else 0), MAX_LIMIT)
         self._seal_if_large()
         while True:
             with self._session():
@@ -178,10 +202,16 @@ class MilvusStore:
                     data=[query],
                     limit=wanted,
                     filter=expression,
-                    output_fields=["payload"],
-                    search_params={"metric_type": "COSINE", "params": self._breadth(limit)},
+                    output_fields=["payload", "vector"] if quantised else ["payload"],
+                    search_params={
+                        "metric_type": "COSINE",
+                        "params": milvus_index.search_params(self._kind, wanted),
+                    },
+                    consistency_level=self._consistency,
                     timeout=self._timeout_s,
                 )
+            if quantised:
+                found = milvus_index.exactly_scored(found, query)
             scores = [round(float(hit["distance"]), _RANK_DIGITS) for hit in found]
             # A tie at the cut can only be broken by id once all of it is here.
             tied = len(found) == wanted and scores[-1] >= scores[limit - 1] - 10**-_RANK_DIGITS
@@ -197,15 +227,10 @@ class MilvusStore:
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records that exist among `ids`, in the order of `ids`."""
         known: dict[str, Record] = {}
-        for chunk in _chunks(ids):
-            with self._session():
-                found = self._client.query(
-                    self._collection,
-                    filter=f"id in {milvus_list(chunk)}",
-                    output_fields=["id", "vector", "payload"],
-                    timeout=self._timeout_s,
-                )
-            for values in found:
+        for chunk in chunks(ids):
+            for values in self._query(
+                filter=f"id in {milvus_list(chunk)}", output_fields=["id", "vector", "payload"]
+            ):
                 known[values["id"]] = Record(
                     id=values["id"],
                     vector=np.asarray(values["vector"], dtype=np.float32),
@@ -227,13 +252,7 @@ class MilvusStore:
 
     def count(self, *, filter: Filter | None = None) -> int:
         """How many records there are, or how many a filter keeps."""
-        with self._session():
-            (row,) = self._client.query(
-                self._collection,
-                filter=self._expression(filter),
-                output_fields=["count(*)"],
-                timeout=self._timeout_s,
-            )
+        (row,) = self._query(filter=self._expression(filter), output_fields=["count(*)"])
         return int(row["count(*)"])
 
     def flush(self) -> None:
@@ -242,11 +261,11 @@ class MilvusStore:
         A server has an acknowledged write in its log, and Lite has handed it to the system; the
         log is brought to the disk here.
         """
+        # A server limits how often it may be asked, so this waits for many rows.
+        if self._path is None and self._unflushed >= _SERVER_UNFLUSHED:
+            self._write("flush")
+            self._unflushed = 0
         with self._session():
-            # A server limits how often it may be asked, so this waits for many rows.
-            if self._path is None and self._unflushed >= _SERVER_UNFLUSHED:
-                self._client.flush(self._collection, timeout=_FLUSH_TIMEOUT_S)
-                self._unflushed = 0
             self._seal_if_large()
             if self._path is not None:
                 milvus_lite.sync_log(self._path)
@@ -257,7 +276,7 @@ class MilvusStore:
             if self._client is None:
                 return
             try:
-                if self._unflushed:
+                if self._unflushed and (self._path is not None or self._growing()):
                     with self._session():
                         self._client.flush(self._collection, timeout=_FLUSH_TIMEOUT_S)
             finally:
@@ -270,7 +289,7 @@ class MilvusStore:
                 self._client,
                 self._collection,
                 dim=self._dim,
-                lite=self._path is not None,
+                index=self._new_index(self._rows),
                 timeout_s=self._timeout_s,
             )
         description = self._client.describe_collection(self._collection, timeout=self._timeout_s)
@@ -289,7 +308,26 @@ class MilvusStore:
                 f" {dim}, not {self._dim}",
                 remedy="use the embedder that it was made with, or name another collection",
             )
+        if self._path is None:
+            found = self._client.describe_index(self._collection, "vector", timeout=self._timeout_s)
+            self._kind = milvus_index.kind_of(found)
+            if self._wanted not in ("auto", self._kind):
+                milvus_schema.rebuild_index(
+                    self._client,
+                    self._collection,
+                    self._new_index(0),
+                    label=self._label,
+                    timeout_s=self._timeout_s,
+                )
+                self._kind = self._wanted
         self._client.load_collection(self._collection, timeout=self._timeout_s)
+
+    def _new_index(self, count: int) -> dict[str, Any]:
+        wanted: IndexKind = "flat" if self._path is not None else self._wanted
+        return milvus_index.choose_index(count, self._dim, wanted=wanted).build
+
+    def _described(self) -> str:
+        return milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted)
 
     def _expression(self, filter: Filter | None) -> str:
         """A filter for Milvus, as far as an older collection can answer it."""
@@ -311,14 +349,47 @@ class MilvusStore:
                 self._client,
                 self._collection,
                 dim=self._dim,
-                lite=self._path is not None,
+                index=self._new_index(self._rows),
                 timeout_s=self._timeout_s,
             )
             self._open_collection()
 
-    def _breadth(self, limit: int) -> dict[str, int]:
-        """How many neighbours HNSW follows; at least as many as are asked for."""
-        return {"ef": max(_HNSW_EF_SEARCH, 2 * limit)} if self._path is None else {}
+    def _write(self, call: str, *args: Any, **options: Any) -> None:
+        """A call that changes the collection; what repeats it changes nothing."""
+        self._wrote = True
+        timeout_s = _FLUSH_TIMEOUT_S if call == "flush" else self._timeout_s
+
+        def once() -> None:
+            with self._session():
+                getattr(self._client, call)(self._collection, *args, timeout=timeout_s, **options)
+
+        self._patiently(once)
+
+    def _query(self, **options: Any) -> list[dict[str, Any]]:
+        """Rows as they are now, whatever searches may miss: the catalog is compared with them."""
+
+        def once() -> list[dict[str, Any]]:
+            with self._session():
+                rows: list[dict[str, Any]] = self._client.query(
+                    self._collection,
+                    consistency_level="Strong",
+                    timeout=self._timeout_s,
+                    **options,
+                )
+                return rows
+
+        return self._patiently(once) if self._wrote else once()
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        if self._path is not None:
+            return work()
+        return milvus_server.patiently(work, patience_s=self._retry_s)
+
+    def _growing(self) -> bool:
+        """Whether a server has so many rows outside of segments that searching them is coarse."""
+        with self._session():
+            sealed = self._client.get_collection_stats(self._collection, timeout=self._timeout_s)
+        return self.count() - int(sealed["row_count"]) >= _SERVER_CLOSING
 
     def _seal_if_large(self) -> None:
         if self._path is None or self._unflushed < _LITE_UNFLUSHED:
@@ -342,29 +413,12 @@ class MilvusStore:
                 raise self._store_error(error) from error
 
     def _store_error(self, error: Exception) -> StoreError:
-        text = str(getattr(error, "message", "") or error).strip()
-        # While connecting, the client hides the reason in the cause.
-        lower = f"{text} {error.__cause__}".lower()
-        if "unauthenticated" in lower or "auth check" in lower or "permission" in lower:
-            return StoreError(
-                f"Milvus at {self._label} refuses the token", remedy="check user, password or key"
-            )
-        if self._path is not None:
-            return StoreError(
-                f"Milvus Lite in {self._label} failed: {text}",
-                remedy="if it is damaged, restore it, or delete it and index again",
-            )
-        if "fail connecting" in lower or "unavailable" in lower or "deadline" in lower:
-            return StoreError(
-                f"Milvus at {self._label} does not answer",
-                remedy="start it or correct the address; a path ending in .db needs no server",
-            )
-        if "unsupported pattern" in lower:
-            return StoreError(
-                f"Milvus at {self._label} only knows `like` patterns that end in %, such as 'a/%'",
-                remedy="use a newer server (2.5 knows all), or the faiss store",
-            )
-        return StoreError(f"Milvus at {self._label} failed: {text}", remedy="see the server's log")
+        if self._path is None:
+            return milvus_errors.server_error(error, self._label)
+        return StoreError(
+            f"Milvus Lite in {self._label} failed: {milvus_errors.text_of(error)}",
+            remedy="if it is damaged, restore it, or delete it and index again",
+        )
 
     def _release(self) -> None:
         client, self._client = self._client, None
@@ -372,15 +426,3 @@ class MilvusStore:
             client.close()
         if self._path is not None:
             milvus_lite.release(self._path)
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
-    # What cannot be sent was never stored.
-    sendable = [each for each in dict.fromkeys(ids) if comparable(each) == each]
-    for start in range(0, len(sendable), BATCH_ROWS // 2):
-        yield sendable[start : start + BATCH_ROWS // 2]
-
-
-def _without_secrets(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

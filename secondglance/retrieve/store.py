@@ -27,12 +27,14 @@ class Capabilities:
         remote: Vectors live in another process or machine.
         concurrent_processes: Several processes may hold the store open.
         index: How it searches, for people: "flat", "HNSW (M=32, ef=128)".
+        full_text: It can rank by words itself; secondglance has its own word index for all stores.
     """
 
     exact: bool
     remote: bool
     concurrent_processes: bool
     index: str
+    full_text: bool = False
 
 
 class Store(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secondglance.retrieve.store import Store
-from tests.contract.stores import NAMES, SERVER, Opener
+from tests.contract.stores import NAMES, Opener
 
 
 @pytest.fixture(params=NAMES)
@@ -23,12 +23,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
         server.stop(grace=1).wait()
         database.close()
     elif name == "milvus-server":
-        from pymilvus import MilvusClient
-
-        yield Opener(name, folder, str(SERVER), collection)
-        client = MilvusClient(str(SERVER))
-        client.drop_collection(collection)
-        client.close()
+        uri = request.getfixturevalue("milvus_uri")
+        collection = request.getfixturevalue("milvus_collections").take()
+        yield Opener(name, folder, uri, collection)
     else:
         yield Opener(name, folder, "", collection)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,12 @@ from secondglance.retrieve.filters import Filter
 from secondglance.retrieve.milvus_store import MilvusStore
 from secondglance.retrieve.store import SCORE_TOLERANCE, Store
 from secondglance.types import Match, Payload, Record, join_tags
+from tests.milvus_server import TOKEN
 
 if TYPE_CHECKING:
     from secondglance.types import Vector
 
 DIM = 24
-SERVER = os.environ.get("SECONDGLANCE_TEST_MILVUS_URI")
 # "milvus-uri" is Milvus Lite behind an address: the code path of a server, without one.
 NAMES = [
     "exact",
@@ -31,9 +30,8 @@ NAMES = [
     "faiss-ivfpq",
     "milvus-lite",
     "milvus-uri",
+    "milvus-server",
 ]
-if SERVER:
-    NAMES.append("milvus-server")
 
 ODD_STRINGS = [
     'quote " quote',
@@ -94,7 +92,8 @@ class Opener:
             return FaissStore(self.folder, dim=dim, index="ivfpq")
         if self.name == "milvus-lite":
             return MilvusStore(self.folder / "vectors.db", dim=dim)
-        return MilvusStore(self.uri, dim=dim, collection=self.collection, timeout_s=60)
+        token = TOKEN if self.name == "milvus-server" else None
+        return MilvusStore(self.uri, dim=dim, collection=self.collection, token=token, timeout_s=60)
 
     @property
     def exact(self) -> bool:

@@ -179,7 +179,7 @@ def test_wrong_shapes_and_arguments_are_refused(store: Store) -> None:
 
 
 def test_ten_thousand_vectors(opener: Opener) -> None:
-    count, dim, limit = 10_000, 32, 100
+    count, dim, limit = 10_000, DIM, 100
     vectors = unit_vectors(count, dim, seed=3)
     made = opener(dim)
     for start in range(0, count, 2_000):

@@ -1,0 +1,244 @@
+"""A real Milvus server for tests, from the package `milvus`, and a cable to it that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+URI = os.environ.get("SECONDGLANCE_TEST_MILVUS_URI")
+TOKEN = os.environ.get("SECONDGLANCE_TEST_MILVUS_TOKEN")
+
+# The package waits for defaults of seconds between steps; a test server has nothing else to do.
+_QUICK = {
+    "proxy.timeTickInterval": 10,
+    "queryCoord.checkInterval": 50,
+    "queryCoord.distPullInterval": 20,
+    "log.level": "warn",
+    # A killed server's session stays registered for this long, and the next one waits for it.
+    "common.session.ttl": 5,
+}
+
+_WRITE_CONFIG = """
+import json, sys
+folder, given, package = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+if package:
+    sys.path.insert(0, package)
+import milvus
+config = milvus.MilvusServerConfig(data_dir=folder)
+for key, value in given.items():
+    config.set(key, value)
+config.resolve()
+milvus._initialize_data_files(folder)
+print(config.get("proxy_port"))
+"""
+
+
+def package() -> str | None:
+    """The folder to import the package from; "" where it is installed, None where it is not."""
+    named = os.environ.get("SECONDGLANCE_MILVUS_PACKAGE")
+    if named:
+        return named if (Path(named) / "milvus" / "__init__.py").is_file() else None
+    return "" if importlib.util.find_spec("milvus") is not None else None
+
+
+ABSENT = (
+    "no Milvus server: install the package milvus==2.3.5, name the folder that holds it in "
+    "SECONDGLANCE_MILVUS_PACKAGE, or a server in SECONDGLANCE_TEST_MILVUS_URI"
+)
+
+
+class Server:
+    """A server in a folder of its own, which is started, killed and started again."""
+
+    def __init__(self, folder: Path, **config: str | int | bool) -> None:
+        import json
+
+        self._folder = folder
+        given = {**_QUICK, **config}
+        # What it finds free may be taken by another run's server a moment later.
+        for name in _PORTS:
+            given[name] = _free_port()
+        self.port = int(given["proxy_port"])
+        done = subprocess.run(
+            [sys.executable, "-c", _WRITE_CONFIG, str(folder), json.dumps(given), package() or ""],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert int(done.stdout) == self.port
+        self._metrics = _free_port()
+        # Without a file of its own, the etcd inside takes two fixed ports.
+        client, peer = (f"http://localhost:{port}" for port in (given["etcd_port"], _free_port()))
+        (folder / "etcd.yaml").write_text(
+            f"listen-client-urls: {client}\nadvertise-client-urls: {client}\n"
+            f"listen-peer-urls: {peer}\ninitial-advertise-peer-urls: {peer}\n"
+            f"initial-cluster: default={peer}\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *, wait: bool = True) -> None:
+        libraries = f"{self._folder}/bin:{os.environ.get('LD_LIBRARY_PATH', '')}"
+        with (self._folder / "logs" / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._folder / "bin" / "milvus"), "run", "standalone"],
+                cwd=self._folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "DEPLOY_MODE": "STANDALONE",
+                    "ETCD_CONFIG_PATH": str(self._folder / "etcd.yaml"),
+                    "METRICS_PORT": str(self._metrics),
+                    "MILVUS_RUN_DIR": str(self._folder / "run"),
+                    "LD_LIBRARY_PATH": libraries,
+                },
+            )
+        deadline = time.monotonic() + 90
+        while wait and not self._healthy():
+            assert self._process.poll() is None, "the server ended; see logs/server.log"
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _healthy(self) -> bool:
+        try:
+            address = f"http://127.0.0.1:{self._metrics}/healthz"
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return b"OK" in answer.read()
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+_PORTS = (
+    "etcd_port",
+    "root_coord_port",
+    "proxy_port",
+    "proxy_internal_port",
+    "query_coord_port",
+    "query_node_port",
+    "index_coord_port",
+    "index_node_port",
+    "data_coord_port",
+    "data_node_port",
+)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Collections:
+    """New, empty collections: loading one takes a server seconds, so they are made ahead."""
+
+    AHEAD = 4
+
+    def __init__(self, uri: str, *, dim: int) -> None:
+        self._uri = uri
+        self._dim = dim
+        self._pool = ThreadPoolExecutor(self.AHEAD)
+        self._made: list[Future[str]] = []
+        self._names: list[str] = []
+
+    def take(self) -> str:
+        while len(self._made) <= self.AHEAD:
+            self._made.append(self._pool.submit(self._make))
+        return self._made.pop(0).result()
+
+    def _make(self) -> str:
+        from secondglance.retrieve.milvus_store import MilvusStore
+
+        name = f"test_{uuid4().hex}"
+        self._names.append(name)
+        MilvusStore(self._uri, dim=self._dim, collection=name, token=TOKEN, timeout_s=60).close()
+        return name
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        drop(self._uri, *self._names)
+
+
+def drop(uri: str, *names: str) -> None:
+    """Removes what tests made on a server."""
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(uri, token=TOKEN or "")
+    for name in names:
+        client.drop_collection(name)
+    client.close()
+
+
+class Cable:
+    """A TCP connection to a server, cut in the middle of a message after so many bytes."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.cuts = 0
+        self.cut_after: int | None = None
+        self.refuse_until = 0.0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if time.monotonic() < self.refuse_until:
+                    near.close()
+                    continue
+                threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        with (
+            near,
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._target)) as far,
+        ):
+            while True:
+                for ready in select.select([near, far], [], [])[0]:
+                    data = ready.recv(16_384)
+                    if not data or (ready is near and self._is_cut(len(data))):
+                        return
+                    (far if ready is near else near).sendall(data)
+
+    def _is_cut(self, count: int) -> bool:
+        if self.cut_after is None:
+            return False
+        self.cut_after -= count
+        if self.cut_after > 0:
+            return False
+        self.cut_after = None
+        self.cuts += 1
+        self.refuse_until = time.monotonic() + 1
+        return True
+
+    def close(self) -> None:
+        self._listener.close()
