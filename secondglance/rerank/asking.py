@@ -216,8 +216,8 @@ def _reason(error: BaseException) -> str:
         deepest = cause
     if not isinstance(deepest, OSError):
         return str(error)
-    known = deepest.errno is not None and deepest.errno > 0
-    return f"[Errno {deepest.errno}] {os.strerror(deepest.errno)}" if known else str(deepest)
+    number = deepest.errno or 0
+    return f"[Errno {number}] {os.strerror(number)}" if number > 0 else str(deepest)
 
 
 def retry_after_s(value: str | None) -> float | None:

@@ -191,7 +191,8 @@ def test_hedging_hides_a_server_that_is_slow_now_and_then(share: float) -> None:
         hedging = reranker._servers.hedging
         late = sum(each >= slow_s for each in took)
         assert hedging.asked == count
-        assert sum(seen(servers)) == count + hedging.hedged
+        # A second question may be broken off before it is sent.
+        assert count <= sum(seen(servers)) <= count + hedging.hedged
         if share:
             assert 1 <= hedging.hedged <= count * share + 1
             assert late <= 2
@@ -243,9 +244,10 @@ def test_a_server_that_died_is_asked_for_its_health_before_it_is_trusted(
         sick.health = Reply({}, status=503)
         reranker = remote(servers, dialect=dialect, breaker_failures=2, breaker_pause_s=0.05)
 
-        def goes_on() -> None:
+        def goes_on() -> bool:
             time.sleep(0.06)
             assert scores(reranker) == pytest.approx(EXPECTED)
+            return True
 
         for _ in range(8):
             goes_on()
@@ -255,11 +257,11 @@ def test_a_server_that_died_is_asked_for_its_health_before_it_is_trusted(
         assert well.asked_for_health == []
         sick.health = Reply({})
         # It says that it is well, and is not: one question, and it rests again.
-        assert until(lambda: bool(goes_on() or len(sick.seen) > 2))
+        assert until(lambda: goes_on() and len(sick.seen) > 2)
         assert until(lambda: reranker._servers._servers[0].breaker.resting)
         sick.answer = by_length
         before = len(sick.seen)
-        assert until(lambda: bool(goes_on() or len(sick.seen) > before + 2))
+        assert until(lambda: goes_on() and len(sick.seen) > before + 2)
 
 
 def test_where_health_is_not_told_a_question_is_the_trial() -> None:
