@@ -96,6 +96,13 @@ class RerankSettings(_Section):
     retries: int = Field(
         default=2, ge=0, le=10, description="remote: further tries of what was not delivered"
     )
+    hedge_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="remote, several servers: share of requests that may go to a second one while "
+        "the first takes long",
+    )
     revision: str | None = Field(default=None, description="hub revision to pin")
     sha256: str | None = Field(
         default=None, description="expected hash of model.safetensors, if it is one file"

@@ -55,6 +55,9 @@ class RerankServer:
         self.answer = answer
         self.faults: list[Reply] = []
         self.seen: list[Seen] = []
+        self.health = Reply({"status": "ready"})
+        self.asked_for_health: list[str] = []
+        self.dead = False
         self.at_once = 0
         self.most_at_once = 0
         self._lock = threading.Lock()
@@ -62,6 +65,11 @@ class RerankServer:
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: object) -> None: ...
+
+            def do_GET(self) -> None:
+                with outer._lock:
+                    outer.asked_for_health.append(self.path)
+                outer._reply(self, outer.health)
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
@@ -94,13 +102,20 @@ class RerankServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Nobody listens any more, and what is under way is hung up on. May be called twice."""
+        if self.dead:
+            return
+        self.dead = True
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
 
     def _reply(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         time.sleep(reply.after_s)
-        if reply.reset:
+        if reply.reset or self.dead:
             # Hanging up with unsent data waiting makes it a reset.
             linger = struct.pack("ii", 1, 0)
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

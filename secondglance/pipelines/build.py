@@ -328,6 +328,7 @@ def _open_remote(settings: RerankSettings) -> Reranker:
         api_key=settings.api_key,
         timeout_s=settings.timeout_s,
         retries=settings.retries,
+        hedge_share=settings.hedge_share,
         default_instruction=settings.instruction,
         min_pixels=settings.min_pixels,
         max_pixels=settings.max_pixels,

@@ -56,6 +56,11 @@ class Breaker:
         with self._lock:
             return 0.0 if self._until_s is None else max(self._until_s - self._clock(), 0.0)
 
+    @property
+    def resting(self) -> bool:
+        """Whether it waits for a trial, or for the pause before it."""
+        return self._until_s is not None
+
     def enter(self) -> Permit | None:
         """Leave to ask now, which `leave` must give back; None during a pause or a trial."""
         with self._lock:
@@ -66,12 +71,13 @@ class Breaker:
             self._trying = True
             return Permit(trial=True)
 
-    def leave(self, permit: Permit, *, healthy: bool | None) -> None:
+    def leave(self, permit: Permit, *, healthy: bool | None, wary: bool = False) -> None:
         """Notes how a call went.
 
         Args:
             permit: What `enter` gave.
             healthy: None if the call says nothing about the server.
+            wary: A trial that went well is no proof: the next failure begins another pause.
         """
         with self._lock:
             if permit.trial:
@@ -81,7 +87,7 @@ class Breaker:
             if healthy is None:
                 return
             if healthy:
-                self._failed, self._until_s = 0, None
+                self._failed, self._until_s = self._most - 1 if wary else 0, None
                 return
             self._failed += 1
             if permit.trial or self._failed >= self._most:

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from secondglance.errors import InputError, MediaError, RerankError
 from secondglance.rerank import wire
 from secondglance.rerank.answers import failed
+from secondglance.rerank.asking import FailedError, checked_key, checked_url
 from secondglance.rerank.batching import READERS
 from secondglance.rerank.limits import FPS, MAX_FRAMES, MAX_PIXELS, MIN_PIXELS, TOTAL_PIXELS, Limits
-from secondglance.rerank.servers import FailedError, Servers, checked_key, checked_url
+from secondglance.rerank.servers import Servers
 from secondglance.rerank.wire import Dialect
 from secondglance.types import Content, PairScore
 
@@ -45,9 +46,13 @@ class RemoteReranker:
 
     A call is split into parts, which are sent side by side. A part that cannot be delivered
     (connection refused or lost, 429, 502, 503, 504) is tried again, after what `Retry-After` asks
-    for, else after a pause that grows; with several URLs it is the next one's turn. After
-    `breaker_failures` failures in a row a URL is left alone for `breaker_pause_s`, then tried
-    once. Other refusals are final. If a part stays without an answer, the call fails.
+    for, else after a pause that grows. Other refusals are final. If a part stays without an
+    answer, the call fails.
+
+    With several URLs the one with the fewest parts under way is asked, and another one where one
+    fails, be it by a fault of its own or by taking too long. After `breaker_failures` failures in
+    a row a URL is left alone for `breaker_pause_s`; then it is asked for its health (`/readyz`,
+    vLLM: `/health`) where it has such a page, else for one part.
 
     Args:
         url: Of the endpoint, or several that serve the same model. One without a path gets that
@@ -72,6 +77,8 @@ class RemoteReranker:
         concurrency: Parts under way at once.
         breaker_failures: In a row, of one URL.
         breaker_pause_s: Seconds it is then left alone.
+        hedge_share: Share of parts that may be sent to a second URL while the first takes longer
+            than 95 % of recent answers of the others; the first answer counts. 0: none.
 
     Raises:
         InputError: A URL, the key, the dialect or a number cannot be used.
@@ -99,6 +106,7 @@ class RemoteReranker:
         concurrency: int = 4,
         breaker_failures: int = 5,
         breaker_pause_s: float = 30.0,
+        hedge_share: float = 0.1,
     ) -> None:
         if dialect not in wire.DIALECTS:
             raise InputError(
@@ -124,9 +132,12 @@ class RemoteReranker:
             ("concurrency", concurrency, 1),
             ("breaker_failures", breaker_failures, 1),
             ("breaker_pause_s", breaker_pause_s, 0),
+            ("hedge_share", hedge_share, 0),
         ):
             if not least <= value < math.inf:
                 raise InputError(f"{name} is {value}; it must be at least {least:g}")
+        if hedge_share > 1:
+            raise InputError(f"hedge_share is {hedge_share}; it is a share, at most 1")
         self._check_instruction(default_instruction, dialect)
         self.model = model
         self.dialect: Dialect = dialect
@@ -144,15 +155,16 @@ class RemoteReranker:
         self._max_request_bytes = max_request_bytes
         self._concurrency = concurrency
         self._servers = Servers(
-            self.urls,
+            [(each, wire.health_url(each, dialect)) for each in self.urls],
             api_key=checked_key(api_key),
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
             failures=breaker_failures,
             pause_s=breaker_pause_s,
             max_answer_bytes=max_answer_bytes,
+            hedge_share=hedge_share,
         )
-        self._finalizer = weakref.finalize(self, self._servers.client.close)
+        self._finalizer = weakref.finalize(self, self._servers.close)
 
     @staticmethod
     def _check_instruction(instruction: str | None, dialect: Dialect) -> None:
@@ -300,14 +312,21 @@ class RemoteReranker:
                 query, part.sides, dialect=self.dialect, model=self.model, instruction=instruction
             )
         )
-        ask = partial(self._servers.ask, body, len(part.places), deadline_s=deadline_s)
+        failed: set[str] = set()
+        ask = partial(
+            self._servers.ask, body, len(part.places), deadline_s=deadline_s, avoid=failed
+        )
         for place, score in zip(
-            part.places, self._with_retries(ask, deadline_s, stop), strict=True
+            part.places, self._with_retries(ask, failed, deadline_s, stop), strict=True
         ):
             results[place] = score
 
     def _with_retries(
-        self, ask: Callable[[], list[PairScore]], deadline_s: float, stop: threading.Event
+        self,
+        ask: Callable[[], list[PairScore]],
+        failed: Collection[str],
+        deadline_s: float,
+        stop: threading.Event,
     ) -> list[PairScore]:
         from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
@@ -316,11 +335,17 @@ class RemoteReranker:
 
         def pause_s(state: RetryCallState) -> float:
             error = _error_of(state)
+            if self._servers.awake_besides(failed):
+                return 0.0  # another server is next
             if error.wait_s is not None:
                 return min(error.wait_s, LONGEST_RETRY_AFTER_S)
-            if state.attempt_number < self._servers.awake:
-                return 0.0  # another server is next
             return growing(state)
+
+        def again(error: BaseException) -> bool:
+            if not isinstance(error, FailedError):
+                return False
+            # What is wrong with one server need not be wrong with another.
+            return error.again or (error.sick and self._servers.awake_besides(failed) > 0)
 
         def enough(state: RetryCallState) -> bool:
             late = time.monotonic() + state.upcoming_sleep >= deadline_s
@@ -335,7 +360,7 @@ class RemoteReranker:
         retrying = Retrying(
             wait=pause_s,
             stop=enough,
-            retry=retry_if_exception(lambda error: isinstance(error, FailedError) and error.again),
+            retry=retry_if_exception(again),
             before_sleep=note,
             sleep=sleep,
             reraise=True,

@@ -27,6 +27,8 @@ PATHS: Mapping[Dialect, str] = {
     "cohere": "/v2/rerank",
 }
 """Where each server listens, for a URL that names none."""
+HEALTH_PATHS: Mapping[Dialect, str] = {"secondglance": "/readyz", "vllm": "/health"}
+"""Where those that have one's own machine as their home say whether they can work."""
 NEEDS_MODEL: frozenset[Dialect] = frozenset({"jina", "cohere"})
 TAKES_INSTRUCTION: frozenset[Dialect] = frozenset({"secondglance", "vllm"})
 TAKES_RETURN_DOCUMENTS: frozenset[Dialect] = frozenset({"secondglance", "jina"})
@@ -42,6 +44,13 @@ SHOWN_CHARS = 300
 
 class BadAnswerError(Exception):
     """What came back is no answer to what was asked; its message says why."""
+
+
+def health_url(url: str, dialect: Dialect) -> str | None:
+    """Where the server of a rerank URL says whether it can work; None if that is not known."""
+    path = HEALTH_PATHS.get(dialect)
+    origin = url.removesuffix(PATHS[dialect])
+    return None if path is None or origin == url else origin + path
 
 
 def encode(content: Content, dialect: Dialect, limits: Limits) -> Side:

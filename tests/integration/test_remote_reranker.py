@@ -21,8 +21,8 @@ from secondglance.config import RerankSettings
 from secondglance.errors import InputError, MediaError, RerankError
 from secondglance.pipelines.build import open_reranker, starter_folder
 from secondglance.rerank import Qwen3VLReranker, RemoteReranker, wire_media
+from secondglance.rerank.asking import retry_after_s
 from secondglance.rerank.coarse import coarse_view
-from secondglance.rerank.servers import retry_after_s
 from secondglance.rerank.wire import Dialect
 from secondglance.types import Content, VideoClip
 from tests.libraries import Open
