@@ -43,21 +43,21 @@ _SERVER_UNFLUSHED = 10_000
 # one by one, exactly.
 _SERVER_CLOSING = 1_000
 _FLUSH_TIMEOUT_S = 120.0
+# A server reads a large collection into memory before it answers.
+_LOAD_TIMEOUT_S = 600.0
 # Work on local disks may stall behind a compaction; it is not lost.
 _LITE_TIMEOUT_S = 600.0
 # Scores of equal vectors differ in the last float32 bits, with their place in a segment.
 _RANK_DIGITS = 6
 _SLACK = 16
-_SCHEMES = ("http", "https", "tcp")
 
 
 class MilvusStore:
     """A collection of a Milvus database, by cosine.
 
     Lite is searched exactly (FLAT), servers through an index chosen by size. A Lite folder belongs
-    to one process at a time; stores of one process share it. What writes to a server waits for one
-    that went away or asks to slow down, and so does what is read after a write: both are parts of
-    a job. Writing again changes nothing, since ids are replaced.
+    to one process at a time; stores of one process share it. Writes wait for a server that went
+    away, and so do reads after a write: both are parts of a job, which repeats what it did.
 
     Args:
         uri: A path that ends in `.db` for Milvus Lite (a folder since its version 3), or the
@@ -154,7 +154,9 @@ class MilvusStore:
             exact=local,
             remote=not local,
             concurrent_processes=not local,
-            index="Milvus Lite (FLAT)" if local else self._described(),
+            index="Milvus Lite (FLAT)"
+            if local
+            else milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted),
             full_text=(self._version or (0, 0)) >= milvus_server.FULL_TEXT_VERSION,
         )
 
@@ -290,7 +292,7 @@ class MilvusStore:
                 self._collection,
                 dim=self._dim,
                 index=self._new_index(self._rows),
-                timeout_s=self._timeout_s,
+                timeout_s=_LOAD_TIMEOUT_S,
             )
         description = self._client.describe_collection(self._collection, timeout=self._timeout_s)
         fields = {field["name"]: field for field in description["fields"]}
@@ -320,14 +322,11 @@ class MilvusStore:
                     timeout_s=self._timeout_s,
                 )
                 self._kind = self._wanted
-        self._client.load_collection(self._collection, timeout=self._timeout_s)
+        self._client.load_collection(self._collection, timeout=_LOAD_TIMEOUT_S)
 
     def _new_index(self, count: int) -> dict[str, Any]:
         wanted: IndexKind = "flat" if self._path is not None else self._wanted
         return milvus_index.choose_index(count, self._dim, wanted=wanted).build
-
-    def _described(self) -> str:
-        return milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted)
 
     def _expression(self, filter: Filter | None) -> str:
         """A filter for Milvus, as far as an older collection can answer it."""
