@@ -324,10 +324,6 @@ class MilvusStore:
                 self._kind = self._wanted
         self._client.load_collection(self._collection, timeout=_LOAD_TIMEOUT_S)
 
-    def _new_index(self, count: int) -> dict[str, Any]:
-        wanted: IndexKind = "flat" if self._path is not None else self._wanted
-        return milvus_index.choose_index(count, self._dim, wanted=wanted).build
-
     def _expression(self, filter: Filter | None) -> str:
         """A filter for Milvus, as far as an older collection can answer it."""
         if filter is None:
@@ -354,7 +350,6 @@ class MilvusStore:
             self._open_collection()
 
     def _write(self, call: str, *args: Any, **options: Any) -> None:
-        """A call that changes the collection; what repeats it changes nothing."""
         self._wrote = True
         timeout_s = _FLUSH_TIMEOUT_S if call == "flush" else self._timeout_s
 
@@ -365,8 +360,7 @@ class MilvusStore:
         self._patiently(once)
 
     def _query(self, **options: Any) -> list[dict[str, Any]]:
-        """Rows as they are now, whatever searches may miss: the catalog is compared with them."""
-
+        # Always strong, whatever searches may miss: the catalog is compared with these rows.
         def once() -> list[dict[str, Any]]:
             with self._session():
                 rows: list[dict[str, Any]] = self._client.query(
@@ -384,8 +378,11 @@ class MilvusStore:
             return work()
         return milvus_server.patiently(work, patience_s=self._retry_s)
 
+    def _new_index(self, count: int) -> dict[str, Any]:
+        wanted: IndexKind = "flat" if self._path is not None else self._wanted
+        return milvus_index.choose_index(count, self._dim, wanted=wanted).build
+
     def _growing(self) -> bool:
-        """Whether a server has so many rows outside of segments that searching them is coarse."""
         with self._session():
             sealed = self._client.get_collection_stats(self._collection, timeout=self._timeout_s)
         return self.count() - int(sealed["row_count"]) >= _SERVER_CLOSING

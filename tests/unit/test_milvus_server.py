@@ -52,7 +52,7 @@ def test_tls_settings_go_together(tmp_path: Path) -> None:
         Tls(ca=pem).options("http://x")
     with pytest.raises(InputError, match=r"store\.tls_key"):
         Tls(ca=pem, cert=pem).options("https://x")
-    with pytest.raises(InputError, match="cannot read store.tls_ca"):
+    with pytest.raises(InputError, match=r"cannot read store\.tls_ca"):
         Tls(ca=tmp_path / "none").options("https://x")
     pem.write_text("x")
     with pytest.raises(InputError, match="no PEM file"):
