@@ -22,7 +22,7 @@ URI = os.environ.get("SECONDGLANCE_TEST_MILVUS_URI")
 TOKEN = os.environ.get("SECONDGLANCE_TEST_MILVUS_TOKEN")
 
 # The package waits for defaults of seconds between steps; a test server has nothing else to do.
-_QUICK = {
+_QUICK: dict[str, str | int | bool] = {
     "proxy.timeTickInterval": 10,
     "queryCoord.checkInterval": 50,
     "queryCoord.distPullInterval": 20,

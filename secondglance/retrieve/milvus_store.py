@@ -43,8 +43,7 @@ _SERVER_UNFLUSHED = 10_000
 # one by one, exactly.
 _SERVER_CLOSING = 1_000
 _FLUSH_TIMEOUT_S = 120.0
-# A server reads a large collection into memory before it answers.
-_LOAD_TIMEOUT_S = 600.0
+_LOAD_TIMEOUT_S = 600.0  # a server reads a large collection into memory first
 # Work on local disks may stall behind a compaction; it is not lost.
 _LITE_TIMEOUT_S = 600.0
 # Scores of equal vectors differ in the last float32 bits, with their place in a segment.
@@ -77,8 +76,7 @@ class MilvusStore:
         DimensionError: The collection holds vectors of another length.
         InputError: The address, the name of the collection or the TLS settings are malformed.
         StoreError: The server cannot be reached, is too old, refuses the token or cannot build the
-            index; the Lite folder is damaged or held by another process; the collection was made by
-            another program.
+            index; the Lite folder is damaged or held elsewhere; another program made the collection.
     """
 
     def __init__(
@@ -193,7 +191,6 @@ class MilvusStore:
             )
         query = unit(vector, dim=self._dim, what="the query vector")
         expression = self._expression(filter)
-        # Codes of a byte find the neighbours, a few too many; the vectors themselves rank them.
         quantised = self._kind == "ivf_sq8"
         wanted = min(limit + _SLACK + (limit if quantised else 0), MAX_LIMIT)
         self._seal_if_large()
@@ -263,7 +260,6 @@ class MilvusStore:
         A server has an acknowledged write in its log, and Lite has handed it to the system; the
         log is brought to the disk here.
         """
-        # A server limits how often it may be asked, so this waits for many rows.
         if self._path is None and self._unflushed >= _SERVER_UNFLUSHED:
             self._write("flush")
             self._unflushed = 0
