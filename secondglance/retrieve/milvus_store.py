@@ -76,7 +76,7 @@ class MilvusStore:
         DimensionError: The collection holds vectors of another length.
         InputError: The address, the name of the collection or the TLS settings are malformed.
         StoreError: The server cannot be reached, is too old, refuses the token or cannot build the
-            index; the Lite folder is damaged or held elsewhere; another program made the collection.
+            index; the Lite folder is damaged or held elsewhere; the collection is not ours.
     """
 
     def __init__(
