@@ -22,7 +22,7 @@ URI = os.environ.get("SECONDGLANCE_TEST_MILVUS_URI")
 TOKEN = os.environ.get("SECONDGLANCE_TEST_MILVUS_TOKEN")
 
 # The package waits for defaults of seconds between steps; a test server has nothing else to do.
-_QUICK = {
+_QUICK: dict[str, str | int | bool] = {
     "proxy.timeTickInterval": 10,
     "queryCoord.checkInterval": 50,
     "queryCoord.distPullInterval": 20,
@@ -67,11 +67,11 @@ class Server:
         import json
 
         self._folder = folder
-        given = {**_QUICK, **config}
+        given: dict[str, str | int | bool] = {**_QUICK, **config}
         # What it finds free may be taken by another run's server a moment later.
         for name in _PORTS:
             given[name] = _free_port()
-        self.port = int(given["proxy_port"])
+        self.port = int(str(given["proxy_port"]))
         done = subprocess.run(
             [sys.executable, "-c", _WRITE_CONFIG, str(folder), json.dumps(given), package() or ""],
             capture_output=True,

@@ -43,21 +43,20 @@ _SERVER_UNFLUSHED = 10_000
 # one by one, exactly.
 _SERVER_CLOSING = 1_000
 _FLUSH_TIMEOUT_S = 120.0
+_LOAD_TIMEOUT_S = 600.0  # a server reads a large collection into memory first
 # Work on local disks may stall behind a compaction; it is not lost.
 _LITE_TIMEOUT_S = 600.0
 # Scores of equal vectors differ in the last float32 bits, with their place in a segment.
 _RANK_DIGITS = 6
 _SLACK = 16
-_SCHEMES = ("http", "https", "tcp")
 
 
 class MilvusStore:
     """A collection of a Milvus database, by cosine.
 
     Lite is searched exactly (FLAT), servers through an index chosen by size. A Lite folder belongs
-    to one process at a time; stores of one process share it. What writes to a server waits for one
-    that went away or asks to slow down, and so does what is read after a write: both are parts of
-    a job. Writing again changes nothing, since ids are replaced.
+    to one process at a time; stores of one process share it. Writes wait for a server that went
+    away, and so do reads after a write: both are parts of a job, which repeats what it did.
 
     Args:
         uri: A path that ends in `.db` for Milvus Lite (a folder since its version 3), or the
@@ -77,8 +76,7 @@ class MilvusStore:
         DimensionError: The collection holds vectors of another length.
         InputError: The address, the name of the collection or the TLS settings are malformed.
         StoreError: The server cannot be reached, is too old, refuses the token or cannot build the
-            index; the Lite folder is damaged or held by another process; the collection was made by
-            another program.
+            index; the Lite folder is damaged or held elsewhere; the collection is not ours.
     """
 
     def __init__(
@@ -154,7 +152,9 @@ class MilvusStore:
             exact=local,
             remote=not local,
             concurrent_processes=not local,
-            index="Milvus Lite (FLAT)" if local else self._described(),
+            index="Milvus Lite (FLAT)"
+            if local
+            else milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted),
             full_text=(self._version or (0, 0)) >= milvus_server.FULL_TEXT_VERSION,
         )
 
@@ -191,7 +191,6 @@ class MilvusStore:
             )
         query = unit(vector, dim=self._dim, what="the query vector")
         expression = self._expression(filter)
-        # Codes of a byte find the neighbours, a few too many; the vectors themselves rank them.
         quantised = self._kind == "ivf_sq8"
         wanted = min(limit + _SLACK + (limit if quantised else 0), MAX_LIMIT)
         self._seal_if_large()
@@ -261,7 +260,6 @@ class MilvusStore:
         A server has an acknowledged write in its log, and Lite has handed it to the system; the
         log is brought to the disk here.
         """
-        # A server limits how often it may be asked, so this waits for many rows.
         if self._path is None and self._unflushed >= _SERVER_UNFLUSHED:
             self._write("flush")
             self._unflushed = 0
@@ -290,7 +288,7 @@ class MilvusStore:
                 self._collection,
                 dim=self._dim,
                 index=self._new_index(self._rows),
-                timeout_s=self._timeout_s,
+                timeout_s=_LOAD_TIMEOUT_S,
             )
         description = self._client.describe_collection(self._collection, timeout=self._timeout_s)
         fields = {field["name"]: field for field in description["fields"]}
@@ -320,14 +318,7 @@ class MilvusStore:
                     timeout_s=self._timeout_s,
                 )
                 self._kind = self._wanted
-        self._client.load_collection(self._collection, timeout=self._timeout_s)
-
-    def _new_index(self, count: int) -> dict[str, Any]:
-        wanted: IndexKind = "flat" if self._path is not None else self._wanted
-        return milvus_index.choose_index(count, self._dim, wanted=wanted).build
-
-    def _described(self) -> str:
-        return milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted)
+        self._client.load_collection(self._collection, timeout=_LOAD_TIMEOUT_S)
 
     def _expression(self, filter: Filter | None) -> str:
         """A filter for Milvus, as far as an older collection can answer it."""
@@ -355,7 +346,6 @@ class MilvusStore:
             self._open_collection()
 
     def _write(self, call: str, *args: Any, **options: Any) -> None:
-        """A call that changes the collection; what repeats it changes nothing."""
         self._wrote = True
         timeout_s = _FLUSH_TIMEOUT_S if call == "flush" else self._timeout_s
 
@@ -366,8 +356,7 @@ class MilvusStore:
         self._patiently(once)
 
     def _query(self, **options: Any) -> list[dict[str, Any]]:
-        """Rows as they are now, whatever searches may miss: the catalog is compared with them."""
-
+        # Always strong, whatever searches may miss: the catalog is compared with these rows.
         def once() -> list[dict[str, Any]]:
             with self._session():
                 rows: list[dict[str, Any]] = self._client.query(
@@ -385,8 +374,11 @@ class MilvusStore:
             return work()
         return milvus_server.patiently(work, patience_s=self._retry_s)
 
+    def _new_index(self, count: int) -> dict[str, Any]:
+        wanted: IndexKind = "flat" if self._path is not None else self._wanted
+        return milvus_index.choose_index(count, self._dim, wanted=wanted).build
+
     def _growing(self) -> bool:
-        """Whether a server has so many rows outside of segments that searching them is coarse."""
         with self._session():
             sealed = self._client.get_collection_stats(self._collection, timeout=self._timeout_s)
         return self.count() - int(sealed["row_count"]) >= _SERVER_CLOSING

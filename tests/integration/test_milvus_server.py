@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +13,10 @@ import numpy as np
 import pytest
 
 from secondglance.errors import StoreError
+from secondglance.evaluation.types import EvaluationQuery
 from secondglance.library import Library
 from secondglance.retrieve.milvus_store import MilvusStore
+from secondglance.types import Query
 from tests.contract.stores import DIM, assert_same, expected, records, unit_vectors
 from tests.libraries import Open, counts, verify
 from tests.media import write_pictures
@@ -41,9 +42,7 @@ def open_on(open_library: Open, settings: Settings) -> Library:
     return library
 
 
-def test_index_search_and_evaluate(
-    media: Path, open_library: Open, on_server: Settings, tmp_path: Path
-) -> None:
+def test_index_search_and_evaluate(media: Path, on_server: Settings, open_library: Open) -> None:
     library = open_on(open_library, on_server)
     assert counts(library.index([media])) == {"files": 8, "indexed": 8}
     verify(library)
@@ -61,11 +60,18 @@ def test_index_search_and_evaluate(
     (media / "photos" / "picture-0000.jpg").unlink()
     assert counts(library.index([media])) == {"files": 7, "unchanged": 7, "removed": 1}
     verify(library)
-    queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.txt"
-    queries.write_text(json.dumps({"id": "q", "text": "a dog on a beach"}))
-    qrels.write_text("q 0 notes.txt 1\n")
-    options: Any = {"systems": ["clip"], "out": tmp_path / "report"}
-    assert library.evaluate(queries, qrels, **options).systems
+    best = library.search("a dog on a beach", k=1, rerank=False).hits[0].id
+    queries = [EvaluationQuery(id="q", query=Query(text="a dog on a beach"), kind="text")]
+    there, here = (
+        each.evaluate(queries, {"q": {best: 1}}, systems=["clip"], curves=False)
+        for each in (library, local)
+    )
+    assert there.values == here.values
+
+
+def verify_open(library: Library) -> None:
+    """Connects; a job whose server is away from the start ends at once."""
+    assert library._parts.store().count() == 0
 
 
 def restart_during(library: Library, media: Path, server: Server) -> Any:
@@ -87,7 +93,7 @@ def restart_during(library: Library, media: Path, server: Server) -> Any:
 
 
 def test_a_server_that_restarts_in_the_middle_of_a_job(
-    tmp_path: Path, open_library: Open, on_server: Settings, request: pytest.FixtureRequest
+    tmp_path: Path, on_server: Settings, open_library: Open, request: pytest.FixtureRequest
 ) -> None:
     if URI:
         pytest.skip("SECONDGLANCE_TEST_MILVUS_URI names a server that is not ours to kill")
@@ -95,6 +101,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_job(
     media = tmp_path / "many"
     write_pictures(media, 300)
     library = open_on(open_library, on_server)
+    verify_open(library)
     report = restart_during(library, media, server)
     assert counts(report) == {"files": 300, "indexed": 300}
     verify(library)
@@ -102,7 +109,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_job(
 
 
 def test_a_server_that_stays_away_ends_the_job_and_the_same_command_goes_on(
-    tmp_path: Path, open_library: Open, on_server: Settings, request: pytest.FixtureRequest
+    tmp_path: Path, on_server: Settings, open_library: Open, request: pytest.FixtureRequest
 ) -> None:
     if URI:
         pytest.skip("SECONDGLANCE_TEST_MILVUS_URI names a server that is not ours to kill")
@@ -110,6 +117,7 @@ def test_a_server_that_stays_away_ends_the_job_and_the_same_command_goes_on(
     media = tmp_path / "many"
     write_pictures(media, 200)
     library = open_on(open_library, {**on_server, "retry_s": 0.5, "timeout_s": 1})
+    verify_open(library)
     killed = False
 
     def during(progress: Any) -> None:
