@@ -15,6 +15,7 @@ from secondglance.cli import (
     explain,
     index,
     judge,
+    migrate,
     models,
     rerank,
     scenes,
@@ -79,6 +80,9 @@ app.command(
     "secondglance serve --library ~/media.library --host 0.0.0.0 --name media.example.com "
     "--api-key-file keys.txt"
 )(serve.serve)
+app.command(epilog="Example: secondglance migrate --library ~/media.library --to faiss")(
+    migrate.migrate
+)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)
