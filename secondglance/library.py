@@ -21,6 +21,7 @@ from secondglance.pipelines.build import Parts
 from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
 from secondglance.pipelines.locate import Located
 from secondglance.pipelines.locking import writing
+from secondglance.pipelines.moving import Moving
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.opening import follow_stamp, open_parts, stamp_state
 from secondglance.pipelines.removal import Confirm
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     from secondglance.pipelines.evaluate_run import EvaluateOptions
     from secondglance.pipelines.explain_hit import ExplainOptions
     from secondglance.pipelines.explanation import Explanation
-    from secondglance.pipelines.migrate import MigrateOptions, Migration
     from secondglance.retrieve.filters import Filter
 
 
-class Library:
+class Library(Moving):
     """A library folder: what was indexed, with which models, and how to search it.
 
     >>> library = Library.open("my.library", preset="starter")   # doctest: +SKIP
@@ -338,22 +338,6 @@ class Library:
             return verify_pipeline.verify(self._parts)
         with self._writing(wait=False):
             return verify_pipeline.verify(self._parts, repair=repair)
-
-    def migrate(self, to: str, **options: Unpack[MigrateOptions]) -> Migration:
-        """Moves the vectors to another store, or makes a second library; see `pipelines.migrate`.
-
-        >>> library.migrate("faiss").records                 # doctest: +SKIP
-        >>> library.migrate("http://milvus:19530")           # doctest: +SKIP
-
-        Raises:
-            InputError: The target is no store, or the one in use.
-            StoreError: A store cannot be reached, the target holds other data, or the copy differs.
-            LibraryBusyError: Another process indexes into this library.
-        """
-        from secondglance.pipelines.migrate import migrate
-
-        with self._writing(wait=False):
-            return migrate(self._parts, to, **options)
 
     def located(self, id: str) -> Located | None:
         """What a record is and where its file is, inside the indexed folders; see `locate`."""

@@ -62,6 +62,7 @@ class Parts:
         self.folder = folder
         self.settings = settings
         self.catalog = catalog
+        self.is_new = False
         self._making = threading.RLock()
         self._slot = StoreSlot()
         self._scores: ScoreCache | None = None

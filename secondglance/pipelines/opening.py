@@ -60,7 +60,9 @@ def open_parts(
         resolved = load_settings(base=asked or made_with, stamp=kept, file=file, flags=settings)
         check_recall(root, stamp, resolved)
     make_folder(root, resolved, new=stamp is None)
-    return root, Parts(root, resolved, Catalog(root)), warnings
+    parts = Parts(root, resolved, Catalog(root))
+    parts.is_new = stamp is None
+    return root, parts, warnings
 
 
 def stamp_state(folder: Path) -> tuple[int, int]:

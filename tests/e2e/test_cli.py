@@ -88,8 +88,8 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
     assert done.returncode == 0, done.stderr
     commands = done.stdout.split()
     expected = (
-        "index search explain rerank cover status duplicates evaluate judge serve doctor models "
-        "scenes"
+        "index search explain rerank cover status duplicates evaluate judge serve migrate export "
+        "import doctor models scenes"
     )
     assert commands == expected.split()
     for command in commands:
