@@ -369,10 +369,6 @@ class Library(Moving):
             "failures": [{"path": f.path, "reason": f.reason} for f in catalog.failures()],
         }
 
-    def close(self) -> None:
-        """Lets go of files and connections. May be called twice."""
-        self._parts.close()
-
     def __enter__(self) -> Library:
         return self
 

@@ -108,7 +108,11 @@ def _candidates(
         if rows:
             values = _values(found, part, rows, place)
             vectors = found.vectors_at(part, list(values))
-            picked += [(values[r], v) for r, v in vectors.items() if v is not None and usable(v)]
+            picked += [
+                (values[row], vector)
+                for row, vector in vectors.items()
+                if vector is not None and vector.shape == (found.dim,) and usable(vector)
+            ]
     order = np.random.default_rng(1).permutation(len(picked))
     return [picked[int(number)] for number in order]
 

@@ -115,8 +115,8 @@ def target_settings(
         raise InputError(
             f"a token goes with the address of a Milvus server, not {to!r}", remedy="leave it out"
         )
-    if token is not None:
-        changed["token"] = token
+    if token is not None or current.uri is not None:
+        changed["token"] = token  # one server's secret is not for another
     return StoreSettings(**{**current.model_dump(exclude={"collection", "uri"}), **changed})
 
 

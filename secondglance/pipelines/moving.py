@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondglance.errors import SecondGlanceError
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.locking import writing
 
@@ -23,6 +22,7 @@ class Moving:
 
     folder: Path
     _parts: Parts
+    _unwanted = False
 
     def migrate(self, to: str, **options: Unpack[MigrateOptions]) -> Migration:
         """Moves the vectors to another store, or makes a second library; see `pipelines.migrate`.
@@ -56,19 +56,26 @@ class Moving:
     def import_embeddings(self, folder: str | Path, **options: Unpack[ImportOptions]) -> Imported:
         """Takes in embeddings that were made elsewhere; see `pipelines.importing`.
 
-        A library that was made for it goes again if they turn out to be unusable.
+        A library that was made for it goes again when it is closed, if they were unusable.
 
         Raises:
             InputError: The folder or an option cannot be used.
             EmbedderMismatchError: The vectors come from another model.
             LibraryBusyError: Another process indexes into this library.
         """
-        from secondglance.pipelines.importing import discard_if_empty, import_embeddings
+        from secondglance.pipelines.importing import import_embeddings
 
-        try:
-            with writing(self.folder, wait=False):
-                return import_embeddings(self._parts, folder, **options)
-        except SecondGlanceError:
-            if self._parts.is_new:
-                discard_if_empty(self._parts)
-            raise
+        self._unwanted = self._parts.is_new
+        with writing(self.folder, wait=False):
+            done = import_embeddings(self._parts, folder, **options)
+        self._unwanted = False
+        return done
+
+    def close(self) -> None:
+        """Lets go of files and connections. May be called twice."""
+        if self._unwanted:
+            from secondglance.pipelines.importing import discard_if_empty
+
+            discard_if_empty(self._parts)
+            self._unwanted = False
+        self._parts.close()

@@ -244,6 +244,38 @@ def test_an_empty_library_and_a_busy_one(media: Path, open_library: Open) -> Non
         library.migrate("faiss")
 
 
+def test_to_a_server_and_back(media: Path, open_library: Open, tmp_path: Path) -> None:
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    from pymilvus import MilvusClient
+
+    server, database, port = start_server_in_thread(str(tmp_path / "served"))
+    try:
+        library = open_library(store="exact")
+        library.index([media])
+        answers, uri = found(library), f"http://127.0.0.1:{port}"
+        client = MilvusClient(uri)
+        done = library.migrate(uri, token="user:word", remove_old=True)
+        assert "SECONDGLANCE_STORE__TOKEN" in done.warnings[0]
+        assert found(library) == answers
+        [name] = client.list_collections()
+        assert name.startswith("secondglance_")
+        stamp = (library.folder / "library.json").read_text()
+        assert json.loads(stamp)["store"]["collection"] == name
+        assert "user:word" not in stamp
+        other = open_library("other", store="exact")
+        other.index([media / "notes.txt"])
+        with pytest.raises(StoreError, match="the target holds 11 records already"):
+            other.migrate(uri, collection=name)
+        library.migrate("faiss", remove_old=True)
+        assert client.list_collections() == []
+        assert found(library) == answers
+        client.close()
+    finally:
+        open_library.close()
+        server.stop(grace=1).wait()
+        database.close()
+
+
 def test_a_server_that_is_down_changes_nothing(media: Path, open_library: Open) -> None:
     library = open_library(store="exact")
     library.index([media / "notes.txt"])
@@ -309,3 +341,5 @@ def test_settings_of_a_target_keep_what_is_not_named(open_library: Open) -> None
     assert (server.backend, server.hnsw_threshold) == ("milvus", current.hnsw_threshold)
     assert server.token is not None
     assert target_settings("exact", server).uri is None
+    # A secret of one server is not sent to another.
+    assert target_settings("https://elsewhere:19530", server).token is None
