@@ -13,7 +13,7 @@ from secondglance.cli.console import Stages, overrides, progress_bar, stderr, st
 from secondglance.cli.options import ConfigOption, LibraryOption, PresetOption, SetOption
 
 if TYPE_CHECKING:
-    from secondglance.pipelines.importing import Imported
+    from secondglance.pipelines.import_rows import Imported
 
 SHOWN_ERRORS = 20
 

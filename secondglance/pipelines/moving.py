@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from secondglance.pipelines.export import Exported, ExportOptions
-    from secondglance.pipelines.importing import Imported, ImportOptions
+    from secondglance.pipelines.import_rows import Imported
+    from secondglance.pipelines.importing import ImportOptions
     from secondglance.pipelines.migrate import MigrateOptions, Migration
 
 

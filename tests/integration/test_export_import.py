@@ -24,7 +24,8 @@ from secondglance.errors import (
 )
 from secondglance.library import Library
 from secondglance.pipelines import copying
-from secondglance.pipelines.importing import Imported, embedder_settings
+from secondglance.pipelines.import_rows import Imported
+from secondglance.pipelines.importing import embedder_settings
 from secondglance.pipelines.locking import writing
 from secondglance.retrieve.columns import batch_of, payload_of, schema_of
 from secondglance.types import Record, join_tags
@@ -425,8 +426,8 @@ def test_folders_that_cannot_be_used(
 KILLED = """
 import os, signal, sys
 from secondglance.library import Library
-from secondglance.pipelines import importing
-importing.AT_ONCE = 2
+from secondglance.pipelines import import_rows
+import_rows.AT_ONCE = 2
 def told(done, total):
     if done >= 4:
         os.kill(os.getpid(), signal.SIGKILL)
