@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
-
-from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
-from secondglance.errors import LibraryBusyError, LibraryError
-from secondglance.ingest.catalog import Catalog
+from secondglance.config import Settings
 from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
@@ -25,10 +20,11 @@ from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
 from secondglance.pipelines.locate import Located
+from secondglance.pipelines.locking import writing
+from secondglance.pipelines.moving import Moving
 from secondglance.pipelines.near import SAME_SHARE
-from secondglance.pipelines.preset import choose_preset
+from secondglance.pipelines.opening import follow_stamp, open_parts, stamp_state
 from secondglance.pipelines.removal import Confirm
-from secondglance.pipelines.stamp import check_recall, make_folder, read_stamp, with_collection
 from secondglance.types import Content, IndexReport, Kind, PairScore, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
     from secondglance.retrieve.filters import Filter
 
 
-class Library:
+class Library(Moving):
     """A library folder: what was indexed, with which models, and how to search it.
 
     >>> library = Library.open("my.library", preset="starter")   # doctest: +SKIP
@@ -54,6 +50,7 @@ class Library:
         self.folder = folder
         self.warnings = tuple(warnings)
         self._parts = parts
+        self._stamped = stamp_state(folder)
 
     @classmethod
     def open(
@@ -80,33 +77,10 @@ class Library:
             EmbedderMismatchError: The settings name another CLIP model than the library's.
             ConfigError: A setting is unknown or not allowed.
         """
-        root = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - keeps links
-        stamp = read_stamp(root)
-        file = Path(config).expanduser() if config is not None else None
-        warnings: list[str] = []
-        if stamp is None:
-            if not create:
-                raise LibraryError(
-                    f"there is no library in {root}",
-                    remedy=f"make one with: secondglance index FOLDER --library {folder}",
-                )
-            wanted = load_settings(file=file, flags=settings)
-            name = preset if preset not in (None, "auto") else None
-            if name is None:
-                name, warnings = choose_preset(wanted)
-            resolved = load_settings(base=read_preset(name), file=file, flags=settings)
-            resolved = with_collection(resolved)
-        else:
-            asked = read_preset(preset) if preset not in (None, "auto") else {}
-            kept = {**stamp, **{k: v for k, v in asked.items() if k in ("recall", "rerank")}}
-            # The stamp holds what must not change. How a model is used (sizes, batches, weights)
-            # belongs to the preset that chose it.
-            name = stamp.get("preset")
-            made_with = read_preset(name) if name in PRESET_NAMES else {}
-            resolved = load_settings(base=asked or made_with, stamp=kept, file=file, flags=settings)
-            check_recall(root, stamp, resolved)
-        make_folder(root, resolved, new=stamp is None)
-        return cls(root, Parts(root, resolved, Catalog(root)), warnings=warnings)
+        root, parts, warnings = open_parts(
+            folder, preset=preset, config=config, create=create, settings=settings
+        )
+        return cls(root, parts, warnings=warnings)
 
     @property
     def settings(self) -> Settings:
@@ -195,27 +169,9 @@ class Library:
             on_report=on_report,
         )
 
-    @contextlib.contextmanager
-    def _writing(self, *, wait: bool) -> Iterator[None]:
+    def _writing(self, *, wait: bool) -> contextlib.AbstractContextManager[None]:
         """Keeps other processes from writing to the library."""
-        if not self._parts.writable:
-            raise LibraryError(
-                f"the library {self.folder} cannot be written",
-                remedy="make it writable, or copy it to a disk that is; it can still be searched "
-                "where it is, if its store is faiss, exact or a Milvus server",
-            )
-        lock = FileLock(self.folder / "index.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise LibraryBusyError(
-                f"another process is indexing into {self.folder}",
-                remedy="wait until it is done and run the command again, or say --wait",
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return writing(self.folder, wait=wait)
 
     def search(
         self,
@@ -238,6 +194,7 @@ class Library:
         Raises:
             InputError: The query, the filter or a number cannot be used.
         """
+        self._follow()
         return search_pipeline.search(
             self._parts,
             Query(text=query) if isinstance(query, str) else query,
@@ -253,6 +210,13 @@ class Library:
             words=words,
             on_recall=on_recall,
         )
+
+    def _follow(self) -> None:
+        """Another process may have moved the library to another store."""
+        stamped = stamp_state(self.folder)
+        if stamped != self._stamped:
+            follow_stamp(self.folder, self._parts)
+            self._stamped = stamped
 
     def rerank(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -404,10 +368,6 @@ class Library:
             ],
             "failures": [{"path": f.path, "reason": f.reason} for f in catalog.failures()],
         }
-
-    def close(self) -> None:
-        """Lets go of files and connections. May be called twice."""
-        self._parts.close()
 
     def __enter__(self) -> Library:
         return self

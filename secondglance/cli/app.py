@@ -13,8 +13,11 @@ from secondglance.cli import (
     duplicates,
     evaluate,
     explain,
+    export,
+    import_,
     index,
     judge,
+    migrate,
     models,
     rerank,
     scenes,
@@ -88,6 +91,17 @@ app.command(
     "secondglance serve --library ~/media.library --host 0.0.0.0 --name media.example.com "
     "--api-key-file keys.txt"
 )(serve.serve)
+app.command(epilog="Example: secondglance migrate --library ~/media.library --to faiss")(
+    migrate.migrate
+)
+app.command(epilog="Example: secondglance export --library ~/media.library --out ~/vectors")(
+    export.export
+)
+app.command(
+    "import",
+    epilog="Example: secondglance import ~/embeddings --library ~/media.library --root ~/Pictures "
+    "--embedder ViT-B-32/laion2b_s34b_b79k",
+)(import_.import_)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

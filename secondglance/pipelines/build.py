@@ -15,6 +15,7 @@ from secondglance.config import RecallSettings, RerankSettings, Settings, StoreS
 from secondglance.errors import EmbedderMismatchError
 from secondglance.ingest.catalog import Catalog
 from secondglance.ingest.decode import Limits
+from secondglance.pipelines.store_slot import StoreSlot
 
 if TYPE_CHECKING:
     from secondglance.ingest.embedder import ClipEmbedder
@@ -61,8 +62,9 @@ class Parts:
         self.folder = folder
         self.settings = settings
         self.catalog = catalog
+        self.is_new = False
         self._making = threading.RLock()
-        self._store: Store | None = None
+        self._slot = StoreSlot()
         self._scores: ScoreCache | None = None
         self._words: Words | None = None
 
@@ -108,7 +110,14 @@ class Parts:
 
     def store(self) -> Store:
         """The vector store; opening it needs the embedder's dimension once."""
-        return self._once(self._open_store)
+        return self._once(lambda: self._slot.get(self._open_store))
+
+    def use_store(self, settings: StoreSettings) -> None:
+        """Takes another store from now on; searches that are under way end on the old one."""
+        with self._making:
+            if settings != self.settings.store:
+                self._slot.retire()
+                self.settings = self.settings.model_copy(update={"store": settings})
 
     def words(self) -> Words:
         """The word index, which may have to take in changes yet; see `Words.sync`."""
@@ -164,11 +173,9 @@ class Parts:
         return embedder
 
     def _open_store(self) -> Store:
-        if self._store is None:
-            dim = self.catalog.get_meta("dim")
-            dimension = int(dim) if dim is not None else self._embedder.dim
-            self._store = open_store(self.folder, self.settings.store, dim=dimension)
-        return self._store
+        dim = self.catalog.get_meta("dim")
+        dimension = int(dim) if dim is not None else self._embedder.dim
+        return open_store(self.folder, self.settings.store, dim=dimension)
 
     def _open_words(self) -> Words:
         if self._words is None:
@@ -189,9 +196,7 @@ class Parts:
 
     def close_store(self) -> None:
         """Lets go of the store until it is asked for again; others may open it meanwhile."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self._slot.close()
 
     def close(self) -> None:
         """Lets go of the store, the catalog, the words and the scores. May be called twice."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from secondglance.errors import InputError, StoppedError
-from secondglance.ingest import described, looks, moves
+from secondglance.ingest import described, imported, looks, moves
 from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
@@ -168,6 +168,7 @@ class _Run:
                 paths = [item.path for item in batch]
                 self._catalog.see(paths)
                 known = self._catalog.files_among(paths)
+                given = imported.captions_among(self._catalog, paths)
                 for item in batch:
                     if item.path in self._postponed:
                         continue
@@ -175,6 +176,8 @@ class _Run:
                     if within and row and not item.caption:
                         # A manifest further up, which was not read now, may have said it.
                         item = dataclasses.replace(item, caption=row.caption)
+                    elif not item.caption and str(item.path) in given:
+                        item = dataclasses.replace(item, caption=given[str(item.path)])
                     self._sort(item, row)
                     if item.sidecars:
                         self._sidecars[str(item.path)] = item.sidecars

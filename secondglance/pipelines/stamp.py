@@ -1,8 +1,9 @@
-"""What a library folder was made with: `library.json`, written once."""
+"""What a library folder was made with: `library.json`, replaced whole when a library moves."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,13 +65,48 @@ def with_collection(settings: Settings) -> Settings:
     store = settings.store
     if store.uri is None or store.collection is not None:
         return settings
-    named = store.model_copy(update={"collection": f"{DEFAULT_COLLECTION}_{secrets.token_hex(4)}"})
+    named = store.model_copy(update={"collection": new_collection()})
     return settings.model_copy(update={"store": named})
+
+
+def new_collection() -> str:
+    """A name that no other library has."""
+    return f"{DEFAULT_COLLECTION}_{secrets.token_hex(4)}"
+
+
+def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
+    """Replaces the stamp in one rename: who opens the library sees the old one or the new one.
+
+    Raises:
+        LibraryError: It cannot be written; the old one stands.
+    """
+    path = folder / STAMP_FILE
+    try:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            json.dump({"schema_version": SCHEMA_VERSION, **stamp}, file, indent=2)
+            file.flush()
+            # A power cut after the rename must not leave an empty stamp.
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise LibraryError(
+            f"cannot write {path}: {error.strerror}", remedy="check that the disk has room"
+        ) from error
 
 
 def _of_reranker(settings: RerankSettings) -> set[str]:
     where = {"url", "dialect"} if settings.backend == "remote" else set()
     return {"backend", "model", "revision"} | where
+
+
+def stamp_of(settings: Settings) -> dict[str, Any]:
+    """What a library made with these settings is stamped with."""
+    return {
+        "preset": settings.preset,
+        "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
+        # Token and API key are secrets: they come from the environment each time.
+        "store": settings.store.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"}),
+    }
 
 
 def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
@@ -81,25 +117,15 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
     """
     if not new:
         return
-    stamp = {
-        "schema_version": SCHEMA_VERSION,
-        "preset": settings.preset,
-        "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
-        "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
-        # Token and API key are secrets: they come from the environment each time.
-        "store": settings.store.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"}),
-    }
-    path = folder / STAMP_FILE
     try:
         if folder.is_dir() and any(folder.iterdir()):
             raise LibraryError(
                 f"{folder} holds other files", remedy="name a new or empty folder for the library"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(stamp, indent=2), "utf-8")
     except OSError as error:
         raise LibraryError(
             f"cannot make a library in {folder}: {error.strerror}",
             remedy="choose a folder that may be written, on a disk with room",
         ) from error
+    write_stamp(folder, stamp_of(settings))

@@ -95,8 +95,8 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
     assert done.returncode == 0, done.stderr
     commands = done.stdout.split()
     expected = (
-        "index search explain rerank cover status duplicates evaluate judge serve doctor models "
-        "scenes"
+        "index search explain rerank cover status duplicates evaluate judge serve migrate export "
+        "import doctor models scenes"
     )
     assert commands == expected.split()
     for command in commands:
@@ -367,3 +367,51 @@ def test_models_lists_every_preset(cache: Path) -> None:
     found = json.loads(run(cache, "models", "--json").stdout)
     assert {row["preset"] for row in found} == {"starter", "laptop", "gpu", "cluster"}
     assert all(row["present"] for row in found if row["preset"] == "starter")
+
+
+def test_a_library_moves_is_exported_and_imported_again(
+    cache: Path, library: Path, media: Path, tmp_path: Path
+) -> None:
+    moved, out, again = tmp_path / "moved", tmp_path / "out", tmp_path / "again"
+    done = run(
+        cache, "migrate", "--library", library, "--to", "faiss", "--new-library", moved, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["records"], report["recall"], report["library"]) == (8, 1.0, str(moved))
+    done = run(cache, "export", "--library", moved, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["records"] == 8
+    done = run(cache, "import", out, "--library", again, "--preset", "starter", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["files"], report["failed"], report["errors"]) == (7, 0, [])
+    assert report["median_cosine"] > 0.999
+    done = run(cache, "index", media, "--library", again, "--json")
+    report = json.loads(done.stdout)
+    assert (report["unchanged"], report["indexed"]) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["migrate", "--library", "LIBRARY", "--to", "oracle"], 1, "'oracle' is no store"),
+        (["migrate", "--library", "LIBRARY"], 2, "--to"),
+        (["export", "--library", "LIBRARY", "--out", "MEDIA"], 1, "holds other files already"),
+        (["import", "NOWHERE", "--library", "LIBRARY"], 1, "no file or folder"),
+        (["import", "MEDIA", "--library", "NEW"], 1, "holds no embeddings"),
+    ],
+)
+def test_mistakes_of_moving(
+    cache: Path,
+    library: Path,
+    media: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    expected: str,
+) -> None:
+    test_mistakes_get_one_line_and_an_exit_code(
+        cache, library, media, tmp_path, arguments, code, expected
+    )
+    assert not (tmp_path / "new").exists()
