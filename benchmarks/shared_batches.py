@@ -33,7 +33,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from rerank import BF16, TOKENIZER, pairs_of, random_model, reranker
 
 from secondglance.rerank import Qwen3VLReranker
@@ -88,6 +89,8 @@ ADJECTIVES = [
 ]
 WAYS = ("as it is", "never shared", "shared when alone")
 NEVER = 1 << 60
+Work = list[list[tuple[Content, list[Content]]]]
+"""Of each thread, its queries and candidates."""
 
 
 def sentence(draw: random.Random, tokens: int) -> str:
@@ -98,9 +101,7 @@ def sentence(draw: random.Random, tokens: int) -> str:
     return " ".join(words[:tokens])
 
 
-def requests(
-    threads: int, rounds: int, documents: int
-) -> list[list[tuple[Content, list[Content]]]]:
+def requests(threads: int, rounds: int, documents: int) -> Work:
     """For each thread its queries and candidates, all different."""
     draw = random.Random(0)
     return [
@@ -146,9 +147,6 @@ def way(name: str) -> Iterator[None]:
         mock.patch.object(Engine, "_beginning", alone),
     ):
         yield
-
-
-Work = list[list[tuple[Content, list[Content]]]]
 
 
 def drive(engine: Qwen3VLReranker, work: Work) -> tuple[float, list[float], list[float]]:
@@ -232,11 +230,8 @@ def main() -> None:
     whole = {
         "name": "shared-batches",
         "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name()
-        if options.device == "cuda"
-        else "cpu, 2 cores"
-        if os.cpu_count() == 2
-        else f"cpu, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
         "model": options.model,
         "documents": options.documents,

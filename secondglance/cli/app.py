@@ -19,6 +19,7 @@ from secondglance.cli import (
     judge,
     migrate,
     models,
+    plan,
     rerank,
     scenes,
     search,
@@ -104,4 +105,7 @@ app.command(
 )(import_.import_)
 app.command(epilog="Example: secondglance doctor --preset laptop")(doctor.doctor)
 app.command(epilog="Example: secondglance models")(models.models)
+app.command(
+    epilog="Example: secondglance plan --images 120000 --video-hours 5000 --queries-per-second 5"
+)(plan.plan)
 app.command(epilog="Example: secondglance scenes ~/scenes --pictures 300 --clips 40")(scenes.scenes)

@@ -18,6 +18,7 @@ DATA = (
     "py.typed",
     "evaluation/templates/fit.html.j2",
     "evaluation/templates/report.html.j2",
+    "pipelines/rates.toml",
     "pipelines/templates/contact_sheet.html",
     "pipelines/templates/judge.html",
     "server/templates/docs.css",
