@@ -123,7 +123,7 @@ def way(name: str) -> Iterator[None]:
         yield
         return
     if name == "never shared":
-        with mock.patch.object(engine_module, "LEAST_SAVED", NEVER):
+        with mock.patch.multiple(engine_module, LEAST_SAVED=NEVER, LEAST_SAVED_ON_GPU=NEVER):
             yield
         return
     lock, at_work = threading.Lock(), 0
