@@ -21,12 +21,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from common import RESULTS, console, report
-from scale_data import ClipLike, Matrix
+from scale_data import ClipLike
+
+if TYPE_CHECKING:
+    from scale_data import Matrix
 
 LIMIT = 50
 BATCH = 10_000

@@ -48,6 +48,7 @@ _UNSAVED_ROWS = 10_000
 _UNSAVED_SHARE = 0.1
 # An approximate search asks for a few more than wanted, so that ties at the cut are seen.
 _SLACK = 16
+_EXACT = ("flat", "gpu")
 
 
 class FaissStore(LocalStore):
@@ -119,7 +120,8 @@ class FaissStore(LocalStore):
         with self._lock:
             layout, held = self._index.layout, self._rows.size
         return Capabilities(
-            exact=layout in ("flat", "gpu"),
+            # One that is to be quantised is flat only until there is something to learn from.
+            exact=layout in _EXACT and self._choice in ("auto", *_EXACT),
             remote=False,
             concurrent_processes=True,
             index=vector_index.describe(
@@ -183,7 +185,7 @@ class FaissStore(LocalStore):
         while True:
             positions, scores = self._ask(query, wanted, keep, scan=few)
             tied = len(scores) > limit and scores[-1] >= scores[limit - 1] - TIE_MARGIN
-            if not self.capabilities.exact or not tied or wanted >= living:
+            if self._index.layout not in _EXACT or not tied or wanted >= living:
                 break
             wanted = min(wanted * 4, living)
         if held is not None:
@@ -234,6 +236,8 @@ class FaissStore(LocalStore):
             current = stamp is not None and stamp.revision == state(database)[0]
             self._restore(database, mapped=current)
         wanted = self._wanted(count)
+        if count < vector_index.LEAST_TRAINING.get(wanted, 0):
+            wanted = "flat"
         outgrown = wanted == "ivfpq" and count > _OUTGROWN * self._trained_for
         if wanted != self._index.layout or outgrown:
             self._reset(database, wanted, count)
@@ -279,8 +283,8 @@ class FaissStore(LocalStore):
             sample = self._sample(database, vector_index.TRAINING[layout])
         if layout == "gpu":
             self._index = GpuIndex(dim=self._dim, expected=count, device=self._device)
-        elif layout in vector_index.TRAINING and not len(sample):
-            # There is nothing to learn from yet.
+        elif len(sample) < vector_index.LEAST_TRAINING.get(layout, 0):
+            # There is too little to learn from yet; `_prepare` tries again.
             self._index = self._untrained("flat", sample)
         else:
             self._index = FaissIndex(

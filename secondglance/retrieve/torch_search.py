@@ -186,7 +186,7 @@ def _top(scores: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     whole = groups * _GROUP
-    grouped = scores[:, :whole].unflatten(1, (groups, _GROUP))
+    grouped = scores[:, :whole].reshape(rows, groups, _GROUP)
     _, chosen = grouped.amax(dim=2).topk(limit, dim=1)
     candidates = grouped.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
     inside = torch.arange(_GROUP, device=scores.device)

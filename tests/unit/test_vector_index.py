@@ -10,6 +10,7 @@ import pytest
 
 from secondglance.errors import InputError
 from secondglance.retrieve.vector_index import (
+    LEAST_TRAINING,
     FaissIndex,
     GpuIndex,
     Layout,
@@ -30,7 +31,8 @@ Made = dict[str, Any]
 
 
 def unit(vectors: Any) -> Matrix:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    made: Matrix = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +40,8 @@ def data() -> dict[str, tuple[Matrix, Matrix]]:
     """Vectors and queries, clustered and not."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((60, DIM))
-    clustered = centres[random.integers(60, size=COUNT + 30)]
-    clustered = unit(clustered + 0.7 * random.standard_normal(clustered.shape))
+    members = centres[random.integers(60, size=COUNT + 30)]
+    clustered = unit(members + 0.7 * random.standard_normal(members.shape))
     plain = unit(random.standard_normal((COUNT + 30, DIM)))
     return {
         "clustered": (clustered[:COUNT], clustered[COUNT:]),
@@ -220,11 +222,12 @@ def test_the_machine_has_memory() -> None:
 
 
 def test_a_tiny_sample_suffices(capfd: pytest.CaptureFixture[str]) -> None:
-    vectors = unit(np.random.default_rng(5).standard_normal((3, DIM)))
-    layouts: list[Layout] = ["sq8", "ivfpq"]
-    for layout in layouts:
-        index = FaissIndex(layout, dim=DIM, tuning=Tuning(), expected=3, sample=vectors)
-        index.add(vectors)
+    vectors = unit(np.random.default_rng(5).standard_normal((1000, DIM)))
+    kinds: tuple[Layout, ...] = ("sq8", "ivfpq")
+    for layout in kinds:
+        least = vectors[: LEAST_TRAINING[layout]]
+        index = FaissIndex(layout, dim=DIM, tuning=Tuning(), expected=3, sample=least)
+        index.add(vectors[:3])
         assert sorted(index.search(vectors[0], 3, None)[0].tolist()) == [0, 1, 2]
     # FAISS warns on small samples by printing.
     captured = capfd.readouterr()
