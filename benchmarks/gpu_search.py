@@ -4,9 +4,9 @@
 
 Needs torch and this checkout, nothing else. Clustered unit vectors of 512 are generated on the
 device, kept in float16 and searched by `secondglance/retrieve/torch_search.py`. The 50 best are
-compared with a float32 search over the same vectors before they were rounded, which are generated a
-second time. Times include the copy of the query to the device and of the answers back, and are
-those of one call at a time. Writes `gpu-search.json` into the folder that OUT names.
+compared with a float32 search over the same vectors before rounding, which are generated a
+second time. Times include copying the query to the device and the answers back, and are those
+of one call at a time. Writes `gpu-search.json` into the folder that OUT names.
 """
 
 from __future__ import annotations

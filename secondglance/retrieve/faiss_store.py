@@ -48,6 +48,7 @@ _UNSAVED_ROWS = 10_000
 _UNSAVED_SHARE = 0.1
 # An approximate search asks for a few more than wanted, so that ties at the cut are seen.
 _SLACK = 16
+_EXACT = ("flat", "gpu")
 
 
 class FaissStore(LocalStore):
@@ -119,7 +120,8 @@ class FaissStore(LocalStore):
         with self._lock:
             layout, held = self._index.layout, self._rows.size
         return Capabilities(
-            exact=layout in ("flat", "gpu"),
+            # One that is to be quantised is flat only until there is something to learn from.
+            exact=layout in _EXACT and self._choice in ("auto", *_EXACT),
             remote=False,
             concurrent_processes=True,
             index=vector_index.describe(
@@ -183,7 +185,7 @@ class FaissStore(LocalStore):
         while True:
             positions, scores = self._ask(query, wanted, keep, scan=few)
             tied = len(scores) > limit and scores[-1] >= scores[limit - 1] - TIE_MARGIN
-            if not self.capabilities.exact or not tied or wanted >= living:
+            if self._index.layout not in _EXACT or not tied or wanted >= living:
                 break
             wanted = min(wanted * 4, living)
         if held is not None:
@@ -261,6 +263,10 @@ class FaissStore(LocalStore):
                 self._reset(database, self._index.layout, living)
 
     def _wanted(self, count: int) -> Layout:
+        chosen = self._chosen(count)
+        return "flat" if count < vector_index.LEAST_TRAINING.get(chosen, 0) else chosen
+
+    def _chosen(self, count: int) -> Layout:
         if self._choice != "auto":
             return self._choice
         return vector_index.choose(
@@ -279,9 +285,6 @@ class FaissStore(LocalStore):
             sample = self._sample(database, vector_index.TRAINING[layout])
         if layout == "gpu":
             self._index = GpuIndex(dim=self._dim, expected=count, device=self._device)
-        elif layout in vector_index.TRAINING and not len(sample):
-            # There is nothing to learn from yet.
-            self._index = self._untrained("flat", sample)
         else:
             self._index = FaissIndex(
                 layout, dim=self._dim, tuning=self._tuning, expected=count, sample=sample

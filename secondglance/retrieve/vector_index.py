@@ -31,6 +31,8 @@ Positions: TypeAlias = npt.NDArray[np.int64]
 
 TRAINING = {"sq8": 50_000, "ivfpq": 100_000}
 """Vectors that a layout learns from."""
+LEAST_TRAINING = {"sq8": 1, "ivfpq": 1000}
+"""Fewer teach it nothing; a codebook alone has 256 entries."""
 
 # An index may fill this share of the machine's memory; models and the system need the rest.
 _MEMORY_SHARE = 0.5
@@ -155,7 +157,8 @@ class FaissIndex:
         dim: Length of the vectors.
         tuning: How it is built and searched.
         expected: Vectors it is made for; decides the number of lists.
-        sample: Vectors (n, dim) to learn from; needed by `sq8` and `ivfpq`.
+        sample: Vectors (n, dim) to learn from; needed by `sq8` and `ivfpq`, at least
+            `LEAST_TRAINING` of them.
     """
 
     def __init__(
@@ -173,8 +176,7 @@ class FaissIndex:
             # Later vectors may reach a little further than those learnt from.
             quantizer.rangestat, quantizer.rangestat_arg = faiss.ScalarQuantizer.RS_minmax, 0.1
         else:
-            lists = min(_lists(expected), max(1, len(sample)))
-            self.raw, self._codebook = _ivfpq(dim, lists, len(sample))
+            self.raw, self._codebook = _ivfpq(dim, min(_lists(expected), len(sample)))
         if layout in ("hnsw", "sq8"):
             self.raw.hnsw.efConstruction = tuning.ef_construction
         if layout in TRAINING:
@@ -347,15 +349,14 @@ def _lists(count: int) -> int:
     return int(max(1, min(65_536, 4 * np.sqrt(count), count / 39)))
 
 
-def _ivfpq(dim: int, lists: int, trained_on: int) -> tuple[Any, Any]:
+def _ivfpq(dim: int, lists: int) -> tuple[Any, Any]:
     """Rotated by OPQ (Ge et al., CVPR 2013), then inverted lists of product-quantised vectors.
 
     Returns:
         The index, and what training it reads and Python has to hold meanwhile.
     """
     parts = next(n for n in range(max(1, dim // _PER_BYTE), 0, -1) if dim % n == 0)
-    # A codebook cannot be larger than what it is learnt from.
-    bits = max(1, min(8, int(np.log2(max(2, trained_on)))))
+    bits = 8
     rotation = faiss.OPQMatrix(dim, parts)
     rotation.niter, rotation.max_train_points = 12, 20_000
     codebook = faiss.ProductQuantizer(dim, parts, bits)

@@ -1,0 +1,214 @@
+"""How do the indexes grow: build time, memory, disk, latency and recall of each, by size?
+
+    python benchmarks/scale.py --sizes 100000 1000000 [5000000]
+
+Vectors of 512 that resemble CLIP's (`scale_data.py`); queries are half pictures, half texts. Each
+index runs in a process of its own: it is filled, closed, opened again and asked for the nearest 50,
+one query at a time on one thread. Recall is the share of the exact answers. Memory is what the
+process holds resident at its end, less what it held before opening; pages mapped from the
+index count. Milvus Lite, which is exact, is filled up to `--milvus-up-to`. Writes
+`results/scale.json`, which keeps rows of earlier runs for other sizes, and `docs/images/scale.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from common import RESULTS, console, report
+from scale_data import ClipLike
+
+if TYPE_CHECKING:
+    from scale_data import Matrix
+
+LIMIT = 50
+BATCH = 10_000
+VARIANTS = ("flat", "hnsw", "sq8", "ivfpq", "milvus-lite")
+PLOT = Path(__file__).parents[1] / "docs" / "images" / "scale.png"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--milvus-up-to", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="where the stores go; removed afterwards")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        variant, size, folder = arguments.one.split(",", 2)
+        print(json.dumps(measure(variant, int(size), Path(folder), arguments.queries)))
+        return
+    rows = earlier()
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+            truth(size, arguments.queries, Path(temporary))
+            for variant in arguments.variants:
+                if variant == "milvus-lite" and size > arguments.milvus_up_to:
+                    continue
+                row = apart(variant, size, Path(temporary), arguments.queries)
+                rows = [r for r in rows if (r["vectors"], r["index"]) != (size, variant)] + [row]
+                rows.sort(key=lambda r: (r["vectors"], VARIANTS.index(r["index"])))
+                report("scale", rows, limit=LIMIT, queries=arguments.queries)
+    plot(rows)
+
+
+def earlier() -> list[dict[str, Any]]:
+    path = RESULTS / "scale.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def truth(size: int, queries: int, folder: Path) -> None:
+    """The exact answers, by matrix products over one chunk after another."""
+    source = ClipLike(size)
+    asked = source.queries(queries)
+    best = np.full((queries, LIMIT), -np.inf, dtype=np.float32)
+    at = np.zeros((queries, LIMIT), dtype=np.int64)
+    start = 0
+    for chunk in source.pictures():
+        scores = np.concatenate([best, asked @ chunk.T], axis=1)
+        places = np.tile(np.arange(start, start + len(chunk)), (queries, 1))
+        places = np.concatenate([at, places], axis=1)
+        top = np.argpartition(-scores, LIMIT, axis=1)[:, :LIMIT]
+        best, at = np.take_along_axis(scores, top, 1), np.take_along_axis(places, top, 1)
+        start += len(chunk)
+    np.save(folder / "truth.npy", at)
+
+
+def apart(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
+    """`measure` in a process of its own, so that memory is its own."""
+    console.print(f"{variant} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
+    command = [sys.executable, __file__, "--one", f"{variant},{size},{folder}"]
+    command += ["--queries", str(queries)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def measure(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
+    """One row of the table."""
+    import faiss
+
+    from secondglance.types import Record
+
+    place = folder / variant
+    source = ClipLike(size)
+    store = _open(variant, place)
+    begun = time.perf_counter()
+    written = 0
+    for batch in _batches(source):
+        store.upsert(
+            [
+                Record(id=f"{written + i:08d}", vector=v, payload={"kind": "image"})
+                for i, v in enumerate(batch)
+            ]
+        )
+        written += len(batch)
+        if variant == "milvus-lite":
+            store.flush()
+    written_s = time.perf_counter() - begun
+    store.flush()
+    store.close()
+    build_s = time.perf_counter() - begun
+    del store
+    me = psutil.Process()
+    faiss.omp_set_num_threads(1)
+    asked, wanted = source.queries(queries), np.load(folder / "truth.npy")
+    del source
+    before = me.memory_info().rss
+    begun = time.perf_counter()
+    store = _open(variant, place)
+    store.search(asked[0], limit=LIMIT)
+    open_s = time.perf_counter() - begun
+    # The first round touches the pages that the second is timed with.
+    for query in asked:
+        store.search(query, limit=LIMIT)
+    spent, right = [], []
+    for query, best in zip(asked, wanted, strict=True):
+        begun = time.perf_counter()
+        found = store.search(query, limit=LIMIT)
+        spent.append(1e3 * (time.perf_counter() - begun))
+        right.append(len({int(match.id) for match in found} & set(best.tolist())) / LIMIT)
+    row = {
+        "index": variant,
+        "vectors": size,
+        "what": store.capabilities.index,
+        "records_s": written_s,
+        "index_s": build_s - written_s,
+        "open_s": open_s,
+        "memory_mb": (me.memory_info().rss - before) / 1e6,
+        "index_mb": sum(p.stat().st_size for p in place.glob("index-*")) / 1e6,
+        "disk_mb": sum(p.stat().st_size for p in place.rglob("*") if p.is_file()) / 1e6,
+        "p50_ms": float(np.percentile(spent, 50)),
+        "p95_ms": float(np.percentile(spent, 95)),
+        "recall_at_50": float(np.mean(right)),
+        "recall_pictures": float(np.mean(right[0::2])),
+        "recall_texts": float(np.mean(right[1::2])),
+        "load": os.getloadavg()[0],
+    }
+    store.close()
+    return row
+
+
+def _open(variant: str, place: Path) -> Any:
+    if variant == "milvus-lite":
+        from secondglance.retrieve.milvus_store import MilvusStore
+
+        place.mkdir(parents=True, exist_ok=True)
+        return MilvusStore(place / "vectors.db", dim=512)
+    from secondglance.retrieve.faiss_store import FaissStore
+
+    return FaissStore(place, dim=512, index=variant)  # type: ignore[arg-type]
+
+
+def _batches(source: ClipLike) -> Iterator[Matrix]:
+    for chunk in source.pictures():
+        for start in range(0, len(chunk), BATCH):
+            yield chunk[start : start + BATCH]
+
+
+def plot(rows: list[dict[str, Any]]) -> None:
+    """How each index grows, on logarithmic axes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figures = {
+        "p50_ms": "median of a search, ms",
+        "recall_at_50": "recall of the nearest 50",
+        "memory_mb": "memory, MB",
+        "index_s": "building the index, s",
+    }
+    drawn, axes = plt.subplots(1, len(figures), figsize=(15, 3.6))
+    for axis, (key, title) in zip(axes, figures.items(), strict=True):
+        for variant in VARIANTS:
+            points = [(r["vectors"], r[key]) for r in rows if r["index"] == variant]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", label=variant)
+        axis.set_xscale("log")
+        if key != "recall_at_50":
+            axis.set_yscale("log")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("vectors of 512")
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend(fontsize=8)
+    drawn.tight_layout()
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(PLOT, dpi=110)
+    plt.close(drawn)
+
+
+if __name__ == "__main__":
+    main()
