@@ -32,7 +32,7 @@ import numpy.typing as npt
 from common import console, report
 
 from secondglance.ingest.embedder import ClipEmbedder
-from secondglance.pipelines.build import starter_folder
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.pipelines.word_recall import DEPTH, weight
 from secondglance.retrieve.fusion import reciprocal_ranks, shared_ranks
 from secondglance.retrieve.lexical import Document, WordIndex, WordMatch

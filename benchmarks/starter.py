@@ -25,7 +25,8 @@ from secondglance import Library
 from secondglance.config import load_settings, read_preset
 from secondglance.evaluation.statistics import interval
 from secondglance.ingest.embedder import ClipEmbedder
-from secondglance.pipelines.build import clip_folder, open_reranker
+from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.builtin import clip_folder
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.scenes.collection import write_collection
 from secondglance.scenes.examples import TASKS, Task, pairs

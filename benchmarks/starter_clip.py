@@ -17,7 +17,7 @@ from PIL import Image
 from secondglance.config import read_preset
 from secondglance.evaluation.statistics import interval
 from secondglance.ingest.embedder import ClipEmbedder
-from secondglance.pipelines.build import clip_folder
+from secondglance.pipelines.builtin import clip_folder
 from secondglance.scenes.drawing import STILL_S, draw
 from secondglance.scenes.edit import differences, near_miss
 from secondglance.scenes.examples import say

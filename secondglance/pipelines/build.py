@@ -7,15 +7,22 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from secondglance.config import RecallSettings, RerankSettings, Settings, StoreSettings
+from secondglance.config import Settings
 from secondglance.errors import EmbedderMismatchError
 from secondglance.ingest.catalog import Catalog
 from secondglance.ingest.decode import Limits
+from secondglance.pipelines.builtin import (
+    STARTER,
+    UNTRAINED,
+    clip_folder,
+    reranker_folder,
+    shipped_sha256,
+)
 from secondglance.pipelines.store_slot import StoreSlot
+from secondglance.sections import RecallSettings, RerankSettings, StoreSettings
 
 if TYPE_CHECKING:
     from secondglance.ingest.embedder import ClipEmbedder
@@ -29,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-STARTER = "builtin:starter"
-UNTRAINED = "builtin:untrained"
 DEFAULT_COLLECTION = "secondglance"
 ALIKE_FOR_SCORES = {
     "model",
@@ -378,52 +383,3 @@ def open_cached_reranker(settings: RerankSettings, cache: ScoreCache) -> Reranke
     # What "auto" came to.
     chosen |= {"dtype": str(reranker.model.dtype), "device": reranker.device.type}
     return CachedReranker(reranker, cache, fingerprint=fingerprint(before, chosen), weights=before)
-
-
-def clip_folder(model: str) -> str:
-    """A model as the embedder takes it; a built-in one becomes a folder."""
-    if model == STARTER:
-        return str(starter_folder("clip"))
-    if model != UNTRAINED:
-        return model
-    from secondglance.models.untrained import build_untrained_clip
-
-    return str(build_untrained_clip(cache_folder() / "untrained-clip"))
-
-
-def reranker_folder(model: str) -> str:
-    """A model as the reranker takes it; a built-in one becomes a folder."""
-    if model == STARTER:
-        return str(starter_folder("reranker"))
-    if model != UNTRAINED:
-        return model
-    from secondglance.models.untrained import build_untrained_reranker
-
-    return str(build_untrained_reranker(cache_folder() / "untrained-reranker"))
-
-
-def starter_folder(name: Literal["clip", "reranker"]) -> Path:
-    """Where a starter model lies in the package."""
-    return Path(str(resources.files("secondglance"))) / "models" / "starter" / name
-
-
-def shown_model(name: str) -> str:
-    """A reranker's name for people: that of a starter model is not where it lies."""
-    return STARTER if name == str(starter_folder("reranker")) else name
-
-
-def shipped_sha256(model: str, name: Literal["clip", "reranker"]) -> str | None:
-    """What the weights of a starter model must hash to; None for any other model."""
-    if model != STARTER:
-        return None
-    sums = starter_folder(name).parent / "SHA256SUMS"
-    lines = (line.split() for line in sums.read_text("utf-8").splitlines())
-    return next(digest for digest, path in lines if path.startswith(f"{name}/"))
-
-
-def cache_folder() -> Path:
-    """Where untrained models are made: `SECONDGLANCE_CACHE`, or the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    named = os.environ.get("SECONDGLANCE_CACHE")
-    return Path(named).expanduser() if named else user_cache_path("secondglance")

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from secondglance.config import PRESET_NAMES, Settings, load_settings, read_preset
 from secondglance.errors import RerankError, SecondGlanceError
 from secondglance.ingest.checkpoint import hub_repository
-from secondglance.pipelines.build import STARTER, UNTRAINED, open_reranker
+from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.builtin import STARTER, UNTRAINED
 from secondglance.pipelines.preset import choose_preset, is_cached
 from secondglance.types import Content
 

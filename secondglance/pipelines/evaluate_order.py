@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from secondglance.config import SearchSettings
 from secondglance.evaluation.signals import Signals
 from secondglance.evaluation.types import Qrels, Ranked
 from secondglance.pipelines import ordering
@@ -24,6 +23,7 @@ from secondglance.pipelines.systems import (
     by_words,
     ranked,
 )
+from secondglance.sections import SearchSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

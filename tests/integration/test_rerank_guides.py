@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from secondglance.config import RecallSettings
 from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.library import Library
-from secondglance.pipelines.build import open_embedder, starter_folder
+from secondglance.pipelines.build import open_embedder
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker
+from secondglance.sections import RecallSettings
 from secondglance.types import Content
 from tests.media import picture, write_pictures
 from tests.rerank_server import Json, Reply, RerankServer, answering, serving

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from secondglance.errors import ModelError, RerankError
-from secondglance.pipelines.build import starter_folder
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.rerank.forward import Forward
 from secondglance.rerank.replica import PlainForward

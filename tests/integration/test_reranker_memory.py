@@ -13,7 +13,7 @@ import torch
 
 from secondglance import Library
 from secondglance.errors import ModelError, RerankError
-from secondglance.pipelines.build import starter_folder
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import ModelPool, Qwen3VLReranker
 from secondglance.rerank.batching import Pair
 from secondglance.rerank.engine import Engine

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from secondglance.errors import ModelError
-from secondglance.pipelines.build import starter_folder
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.rerank.fp8 import Fp8Linear, check, probe, quantise
 from secondglance.scenes.examples import pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "secondglance"
-BASE = {"types", "errors", "config", "media"}
+BASE = {"types", "errors", "config", "sections", "media"}
 STAGES = {"ingest", "retrieve", "rerank"}
 # Pure: judgments, measures, statistics, fits, reports. It runs nothing.
 EVALUATION = {"evaluation"}

@@ -111,6 +111,6 @@ def test_exact_versions_cover_what_is_declared() -> None:
     assert all("==" in line for line in lines)
     wanted = importlib.metadata.requires("secondglance") or []
     assert wanted
-    optional = {"faiss-gpu-cu12", "secondglance", "tomli"}  # not in every environment
+    optional = {"faiss-gpu-cu12", "gradio", "secondglance", "tomli"}  # not in every environment
     names = {plain(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in wanted}
     assert names - optional <= exact

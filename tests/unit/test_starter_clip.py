@@ -22,7 +22,7 @@ from secondglance.config import load_settings, read_preset
 from secondglance.errors import ModelError
 from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.ingest.images import resize
-from secondglance.pipelines.build import STARTER, clip_folder, starter_folder
+from secondglance.pipelines.builtin import STARTER, clip_folder, starter_folder
 from secondglance.scenes.drawing import STILL_S, draw
 from secondglance.scenes.edit import differences, near_miss
 from secondglance.scenes.examples import say

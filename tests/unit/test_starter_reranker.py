@@ -10,7 +10,8 @@ import pytest
 from secondglance.config import load_settings, read_preset
 from secondglance.errors import ModelError
 from secondglance.pipelines import build
-from secondglance.pipelines.build import open_reranker, starter_folder
+from secondglance.pipelines.build import open_reranker
+from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker
 from secondglance.scenes.examples import Task, pairs
 from secondglance.scenes.media import content
