@@ -9,7 +9,7 @@ import pytest
 
 from secondglance.config import load_settings, read_preset
 from secondglance.errors import ModelError
-from secondglance.pipelines import build
+from secondglance.pipelines import builtin
 from secondglance.pipelines.build import open_reranker
 from secondglance.pipelines.builtin import starter_folder
 from secondglance.rerank import Qwen3VLReranker
@@ -105,6 +105,6 @@ def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "SHA256SUMS").write_bytes(sums.read_bytes())
     weights = tmp_path / "reranker" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(build, "starter_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(builtin, "starter_folder", lambda name: tmp_path / name)
     with pytest.raises(ModelError, match="SHA-256"):
         open_reranker(load_settings(base=read_preset("starter")).rerank)
