@@ -48,6 +48,11 @@ def split_tags(joined: str) -> list[str]:
     return [tag for tag in joined.split("|") if tag]
 
 
+def utf8_text(text: str) -> str:
+    """Text that UTF-8 can hold: names of files, and JSON, may have halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     minutes, rest = divmod(int(seconds), 60)

@@ -14,7 +14,7 @@ from secondglance.ingest import images, video
 from secondglance.ingest.frame_choice import frames_at
 from secondglance.media.pictures import jpeg_uri, open_picture
 from secondglance.pipelines import render, shown
-from secondglance.types import Hit, Moment, Query, SearchResult, clock
+from secondglance.types import Hit, Moment, Query, SearchResult, clock, utf8_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,11 +39,11 @@ def contact_sheet(result: SearchResult) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("contact_sheet.html").render(
-        title=_shown(render.describe(result)),
+        title=utf8_text(render.describe(result)),
         query_picture=_query_picture(result.query),
         timings=render.timings(result),
-        warnings=[_shown(warning) for warning in result.warnings],
-        message=_shown(result.message),
+        warnings=[utf8_text(warning) for warning in result.warnings],
+        message=utf8_text(result.message),
         cards=[_card(hit) for hit in result.hits],
     )
 
@@ -52,8 +52,8 @@ def _card(hit: Hit) -> dict[str, Any]:
     path = Path(hit.path)
     card: dict[str, Any] = {
         "hit": hit,
-        "name": _shown(path.name),
-        "folder": _shown(str(path.parent)),
+        "name": utf8_text(path.name),
+        "folder": utf8_text(str(path.parent)),
         "link": path.as_uri(),
         "change": hit.recall_rank - hit.rank,
         "facts": shown.facts(hit.metadata, camera=True),
@@ -67,7 +67,7 @@ def _card(hit: Hit) -> dict[str, Any]:
             with open_picture(path) as opened:
                 card["thumbnail"] = _data_uri(images.load_rgb(opened, draft_size=DRAFT), THUMBNAIL)
         except (MediaError, OSError) as error:
-            card["problem"] = _shown(str(error))
+            card["problem"] = utf8_text(str(error))
     return card
 
 
@@ -91,7 +91,7 @@ def _video(path: Path, moments: Sequence[Moment]) -> dict[str, Any]:
     try:
         pictures = dict(frames_at(path, times_s))
     except (MediaError, OSError) as error:
-        return found | {"problem": _shown(str(error)), "plays": False}
+        return found | {"problem": utf8_text(str(error)), "plays": False}
     for number, moment in enumerate(moments):
         picture = pictures.get(moment.keyframe_s)
         if picture is None:
@@ -126,8 +126,3 @@ def _data_uri(picture: Image.Image, side: int) -> str:
     smaller = picture.copy()
     smaller.thumbnail((side, side))
     return jpeg_uri(smaller, quality=82)
-
-
-def _shown(text: str) -> str:
-    """Text that UTF-8 can hold: names of files may have bytes that are no text."""
-    return text.encode("utf-8", "replace").decode()

@@ -14,6 +14,12 @@ LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 
 
+def url_host(host: str) -> str:
+    """How this machine is called in an address: any address is its own, IPv6 stands in brackets."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{shown}]" if ":" in shown else shown
+
+
 class HostNames:
     """Knows whether a Host header means this server.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from secondglance.errors import InputError, MediaError
+from secondglance.evaluation.trec import named
 from secondglance.ingest.catalog import Announcement, FileRow, description
 from secondglance.ingest.embeddings import Embeddings, Part
 from secondglance.ingest.imported import note_captions
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from secondglance.types import Vector
 
 AT_ONCE = 512
-NAMED = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -335,7 +335,7 @@ class ImportJob:
         names = [str(each.item.path) for each in self._pending.values()]
         self._report.warnings.append(
             f"{len(names)} files were left out because some of their rows cannot be used: "
-            f"{_some(names)}; `secondglance index` embeds them"
+            f"{named(names)}; `secondglance index` embeds them"
         )
 
     def _fail(self, part: Part, row: int, reason: str) -> None:
@@ -347,14 +347,14 @@ class ImportJob:
         report.absent = len(self._missing)
         if self._missing:
             report.warnings.append(
-                f"{report.absent} files do not exist: {_some(self._missing)}; their vectors were "
+                f"{report.absent} files do not exist: {named(self._missing)}; their vectors were "
                 "kept, and they are found as absent"
             )
         if self._other:
             files = list(dict.fromkeys(self._other))
             report.warnings.append(
                 f"{len(files)} files hold something else than when they were exported: "
-                f"{_some(files)}; they were left out, `secondglance index` embeds them"
+                f"{named(files)}; they were left out, `secondglance index` embeds them"
             )
 
 
@@ -383,8 +383,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MediaError):
         return error.problem
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

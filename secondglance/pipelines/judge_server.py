@@ -23,9 +23,9 @@ from secondglance.evaluation.judgment_log import GRADES
 from secondglance.ingest import images, video
 from secondglance.media.pictures import open_picture
 from secondglance.pipelines.contact_sheet import PLAYABLE
-from secondglance.pipelines.host_names import HostNames
+from secondglance.pipelines.host_names import HostNames, url_host
 from secondglance.pipelines.judging import Judging, Progress, Task
-from secondglance.types import clock
+from secondglance.types import clock, utf8_text
 
 if TYPE_CHECKING:
     import uvicorn
@@ -35,7 +35,6 @@ SIDE = 1600
 """Of a served picture, in pixels at most."""
 KEPT_PICTURES = 32
 BACKLOG = 64
-MAX_BODY_BYTES = 4096
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -61,9 +60,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def address(host: str, listening: socket.socket, token: str) -> str:
     """Where the page is."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    name = f"[{shown}]" if ":" in shown else shown
-    return f"http://{name}:{listening.getsockname()[1]}/?token={token}"
+    return f"http://{url_host(host)}:{listening.getsockname()[1]}/?token={token}"
 
 
 def make_token() -> str:
@@ -275,18 +272,18 @@ def _task(task: Task) -> dict[str, Any]:
         "of": task.of,
         "query": {
             "number": task.query_number,
-            "text": _shown(query.text),
-            "not": _shown(query.not_text),
+            "text": utf8_text(query.text),
+            "not": utf8_text(query.not_text),
             "language": task.query.language,
             "image": query.image is not None,
             "video": query.video is not None,
             "video_plays": query.video is not None and _plays(Path(query.video)),
         },
         "document": {
-            "name": _shown(document.document),
+            "name": utf8_text(document.document),
             "kind": document.kind,
-            "caption": _shown(document.caption),
-            "passages": [_shown(passage) for passage in document.passages],
+            "caption": utf8_text(document.caption),
+            "passages": [utf8_text(passage) for passage in document.passages],
             "plays": document.kind == "video" and _plays(document.path),
             "stretches": [
                 {
@@ -302,10 +299,6 @@ def _task(task: Task) -> dict[str, Any]:
 
 def _plays(path: Path) -> bool:
     return path.suffix.lower() in PLAYABLE
-
-
-def _shown(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def _page(nonce: str) -> str:

@@ -21,13 +21,19 @@ from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
 from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts, open_store
 from secondglance.pipelines.replacing import replacing
-from secondglance.pipelines.stamp import STAMP_FILE, new_collection, read_stamp, write_stamp
+from secondglance.pipelines.stamp import (
+    STAMP_FILE,
+    make_empty,
+    new_collection,
+    read_stamp,
+    stamped_store,
+    write_stamp,
+)
 from secondglance.retrieve.store import Store
 from secondglance.sections import StoreSettings
 
 MARKER = "migration.json"
 BACKENDS = ("faiss", "exact", "milvus")
-NOT_STAMPED = {"token", "timeout_s"}
 FOLDERS = {"faiss": "faiss", "exact": "exact", "milvus": "vectors.db"}
 COPIED_BESIDE = ("fusion.json",)
 """Files of a library that a second one takes along as they are."""
@@ -194,7 +200,7 @@ def migrate(
     if new_library is not None:
         _copy_beside(parts.folder, folder)
     stamp = dict(read_stamp(parts.folder) or {})
-    stamp["store"] = settings.model_dump(exclude=NOT_STAMPED)
+    stamp["store"] = stamped_store(settings)
     write_stamp(folder, stamp)
     (folder / MARKER).unlink(missing_ok=True)
     if new_library is None:
@@ -277,17 +283,7 @@ def _second_folder(first: Path, named: str | Path) -> Path:
             f"{folder} is half a copy of the library {marker['source']}",
             remedy="finish that first, or name another folder",
         )
-    try:
-        if marker is None and folder.is_dir() and any(folder.iterdir()):
-            raise LibraryError(
-                f"{folder} holds other files", remedy="name a new or empty folder for the library"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LibraryError(
-            f"cannot make a library in {folder}: {error.strerror}",
-            remedy="choose a folder that may be written, on a disk with room",
-        ) from error
+    make_empty(folder, begun=marker is not None)
     return folder
 
 
@@ -322,7 +318,7 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 def _note(folder: Path, source: Path, settings: StoreSettings) -> None:
-    found = {"source": str(source), "store": settings.model_dump(exclude=NOT_STAMPED)}
+    found = {"source": str(source), "store": stamped_store(settings)}
     with replacing(folder / MARKER) as temporary:
         temporary.write_text(json.dumps(found, indent=2), "utf-8")
 

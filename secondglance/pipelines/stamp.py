@@ -14,7 +14,7 @@ from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
 from secondglance.pipelines.build import DEFAULT_COLLECTION
 from secondglance.pipelines.replacing import replacing
-from secondglance.sections import RerankSettings
+from secondglance.sections import RerankSettings, StoreSettings
 
 STAMP_FILE = "library.json"
 
@@ -104,10 +104,15 @@ def stamp_of(settings: Settings) -> dict[str, Any]:
     return {
         "preset": settings.preset,
         "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        # An API key is a secret, too.
         "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
-        # Token and API key are secrets: they come from the environment each time.
-        "store": settings.store.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"}),
+        "store": stamped_store(settings.store),
     }
+
+
+def stamped_store(settings: StoreSettings) -> dict[str, Any]:
+    """What is kept of a store's settings. A token is a secret, and comes from the environment."""
+    return settings.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"})
 
 
 def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
@@ -118,8 +123,22 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
     """
     if not new:
         return
+    make_empty(folder)
+    write_stamp(folder, stamp_of(settings))
+
+
+def make_empty(folder: Path, *, begun: bool = False) -> None:
+    """Makes a folder for a library.
+
+    Args:
+        folder: May be there.
+        begun: Whether what lies in it belongs to the library already.
+
+    Raises:
+        LibraryError: It holds other files, or cannot be written.
+    """
     try:
-        if folder.is_dir() and any(folder.iterdir()):
+        if not begun and folder.is_dir() and any(folder.iterdir()):
             raise LibraryError(
                 f"{folder} holds other files", remedy="name a new or empty folder for the library"
             )
@@ -129,4 +148,3 @@ def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
             f"cannot make a library in {folder}: {error.strerror}",
             remedy="choose a folder that may be written, on a disk with room",
         ) from error
-    write_stamp(folder, stamp_of(settings))

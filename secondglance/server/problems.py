@@ -21,6 +21,7 @@ from secondglance.errors import (
     StoppedError,
     StoreError,
 )
+from secondglance.types import utf8_text
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -186,7 +187,7 @@ def install(app: FastAPI) -> None:
             for item in error.errors()[:20]
         ]
         shown = "; ".join(f"{item['where']}: {item['what']}" for item in wrong[:3])
-        detail = shown.encode("utf-8", "replace").decode()[:1000]
+        detail = utf8_text(shown)[:1000]
         return answer(ApiError(422, "invalid-request", detail, errors=_sane(wrong)), request)
 
     @app.exception_handler(HTTPException)
@@ -199,7 +200,4 @@ def install(app: FastAPI) -> None:
 
 
 def _sane(wrong: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [
-        {key: value.encode("utf-8", "replace").decode()[:300] for key, value in item.items()}
-        for item in wrong
-    ]
+    return [{key: utf8_text(value)[:300] for key, value in item.items()} for item in wrong]

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 
 from secondglance.server.library_schemas import EvaluationOut
 from secondglance.server.problems import ApiError, not_found
+from secondglance.types import utf8_text
 
 PAGE = "report.html"
 NUMBERS = "evaluation.json"
@@ -124,17 +125,12 @@ def _read(path: Path, mtime_ns: int, size: int) -> _Facts:
     library, created, queries = (said.get(name) for name in ("library", "created", "queries"))
     systems = said.get("systems")
     return _Facts(
-        library=_sane(library) if isinstance(library, str) else "",
+        library=utf8_text(library) if isinstance(library, str) else "",
         systems=tuple(
-            _sane(system["name"])[:MAX_TITLE]
+            utf8_text(system["name"])[:MAX_TITLE]
             for system in (systems if isinstance(systems, list) else ())[:MAX_SYSTEMS]
             if isinstance(system, dict) and isinstance(system.get("name"), str)
         ),
-        created=_sane(created)[:MAX_CREATED] if isinstance(created, str) else None,
+        created=utf8_text(created)[:MAX_CREATED] if isinstance(created, str) else None,
         queries=len(queries) if isinstance(queries, dict) else None,
     )
-
-
-def _sane(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON may hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from secondglance.errors import InputError
 from secondglance.server.problems import not_found, without_paths
+from secondglance.types import utf8_text
 
 if TYPE_CHECKING:
     from secondglance.library import Library
@@ -109,4 +110,4 @@ def _named(paths: Sequence[str]) -> dict[str, Path]:
 
 def _last(root: Path) -> str:
     # A name that is no UTF-8 could not be said in JSON.
-    return (root.name or "root").encode("utf-8", "replace").decode()
+    return utf8_text(root.name or "root")

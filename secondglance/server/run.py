@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from secondglance.errors import InputError
+from secondglance.pipelines.host_names import url_host
 from secondglance.server.options import ServerOptions
 
 if TYPE_CHECKING:
@@ -96,10 +97,9 @@ def run(
 
     # At first, as what an operator decided may be refused.
     listening = listen(options.host, options.port)
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(options.host, options.host)
     with listening:
         port = int(listening.getsockname()[1])
-        links = [f"http://{name}:{port}/"]
+        links = [f"http://{url_host(options.host)}:{port}/"]
         if options.share:
             from secondglance.server.share import host_of, public_link
 
