@@ -1,20 +1,25 @@
 """How do the indexes grow: build time, memory, disk, latency and recall of each, by size?
 
-    python benchmarks/scale.py --sizes 100000 1000000 [5000000]
+    python benchmarks/scale.py --sizes 100000 1000000 [5000000] [--folder F]
 
 Vectors of 512 that resemble CLIP's (`scale_data.py`); queries are half pictures, half texts. Each
-index runs in a process of its own: it is filled, closed, opened again and asked for the nearest 50,
-one query at a time on one thread. Recall is the share of the exact answers. Memory is what the
-process holds resident at its end, less what it held before opening; pages mapped from the
-index count. Milvus Lite, which is exact, is filled up to `--milvus-up-to`. Writes
-`results/scale.json`, which keeps rows of earlier runs for other sizes, and `docs/images/scale.png`.
+index is filled in a process of its own, closed, and in another process opened and asked for the
+nearest 50, one query at a time on one thread. Recall is the share of the exact answers. `index_s`
+is the time of building as it passed, `index_cpu_s` that of the processors (two were used). Memory
+is what the process holds resident at its end, less what it held before opening; pages mapped from
+the index count. Milvus Lite, which is exact, is filled up to `--milvus-up-to`. Stores in
+`--folder` are kept, and only asked when they are there: fill while the machine has other work,
+ask when it has none. Writes `results/scale.json`, which keeps rows of earlier runs for other
+sizes, and `docs/images/scale.png`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,12 +33,16 @@ import psutil
 from common import RESULTS, console, report
 from scale_data import ClipLike
 
+from secondglance.types import Record
+
 if TYPE_CHECKING:
     from scale_data import Matrix
 
 LIMIT = 50
 BATCH = 10_000
 VARIANTS = ("flat", "hnsw", "sq8", "ivfpq", "milvus-lite")
+# `milvus_server.py` adds its rows to the same table.
+ORDER = (*VARIANTS, "milvus-hnsw", "milvus-ivf_sq8", "milvus-diskann")
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "scale.png"
 
 
@@ -43,24 +52,35 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--milvus-up-to", type=int, default=100_000)
-    parser.add_argument("--folder", type=Path, help="where the stores go; removed afterwards")
+    parser.add_argument("--folder", type=Path, help="where the stores go and stay; none: removed")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        variant, size, folder = arguments.one.split(",", 2)
-        print(json.dumps(measure(variant, int(size), Path(folder), arguments.queries)))
+        step, variant, size, folder = arguments.one.split(",", 3)
+        if step == "fill":
+            fill(variant, int(size), Path(folder))
+        else:
+            print(json.dumps(ask(variant, int(size), Path(folder), arguments.queries)))
         return
     rows = earlier()
-    for size in arguments.sizes:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
-            truth(size, arguments.queries, Path(temporary))
+    with contextlib.ExitStack() as stack:
+        if arguments.folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            folder = arguments.folder
+        for size in arguments.sizes:
+            place = folder / str(size)
+            place.mkdir(parents=True, exist_ok=True)
+            truth(size, arguments.queries, place)
             for variant in arguments.variants:
                 if variant == "milvus-lite" and size > arguments.milvus_up_to:
                     continue
-                row = apart(variant, size, Path(temporary), arguments.queries)
+                row = apart(variant, size, place, arguments.queries)
                 rows = [r for r in rows if (r["vectors"], r["index"]) != (size, variant)] + [row]
-                rows.sort(key=lambda r: (r["vectors"], VARIANTS.index(r["index"])))
+                rows.sort(key=lambda r: (r["vectors"], ORDER.index(r["index"])))
                 report("scale", rows, limit=LIMIT, queries=arguments.queries)
+                if arguments.folder is None:
+                    shutil.rmtree(place / variant)
     plot(rows)
 
 
@@ -71,6 +91,8 @@ def earlier() -> list[dict[str, Any]]:
 
 def truth(size: int, queries: int, folder: Path) -> None:
     """The exact answers, by matrix products over one chunk after another."""
+    if (folder / f"truth-{queries}.npy").exists():
+        return
     source = ClipLike(size)
     asked = source.queries(queries)
     best = np.full((queries, LIMIT), -np.inf, dtype=np.float32)
@@ -83,31 +105,32 @@ def truth(size: int, queries: int, folder: Path) -> None:
         top = np.argpartition(-scores, LIMIT, axis=1)[:, :LIMIT]
         best, at = np.take_along_axis(scores, top, 1), np.take_along_axis(places, top, 1)
         start += len(chunk)
-    np.save(folder / "truth.npy", at)
+    np.save(folder / f"truth-{queries}.npy", at)
 
 
 def apart(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
-    """`measure` in a process of its own, so that memory is its own."""
-    console.print(f"{variant} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
-    command = [sys.executable, __file__, "--one", f"{variant},{size},{folder}"]
-    command += ["--queries", str(queries)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
+    """`fill` and `ask`, each in a process of its own, so that memory is its own."""
+    rows = []
+    for step in ("fill", "ask"):
+        if step == "fill" and (folder / f"{variant}.json").exists():
+            continue
+        console.print(f"{step} {variant} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
+        command = [sys.executable, __file__, "--one", f"{step},{variant},{size},{folder}"]
+        command += ["--queries", str(queries)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows += done.stdout.splitlines()[-1:]
+    filled: dict[str, Any] = json.loads((folder / f"{variant}.json").read_text())
+    return {**filled, **json.loads(rows[-1])}
 
 
-def measure(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
-    """One row of the table."""
-    import faiss
-
-    from secondglance.types import Record
-
+def fill(variant: str, size: int, folder: Path) -> None:
+    """Writes all records and builds the index; what it took goes beside the store."""
     place = folder / variant
-    source = ClipLike(size)
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was ended
     store = _open(variant, place)
     begun = time.perf_counter()
     written = 0
-    for batch in _batches(source):
+    for batch in _batches(ClipLike(size)):
         store.upsert(
             [
                 Record(id=f"{written + i:08d}", vector=v, payload={"kind": "image"})
@@ -117,15 +140,27 @@ def measure(variant: str, size: int, folder: Path, queries: int) -> dict[str, An
         written += len(batch)
         if variant == "milvus-lite":
             store.flush()
-    written_s = time.perf_counter() - begun
+    records_s, processor = time.perf_counter() - begun, time.process_time()
     store.flush()
     store.close()
-    build_s = time.perf_counter() - begun
-    del store
-    me = psutil.Process()
+    took = {
+        "records_s": records_s,
+        "index_s": time.perf_counter() - begun - records_s,
+        "index_cpu_s": time.process_time() - processor,
+        "fill_load": os.getloadavg()[0],
+    }
+    (folder / f"{variant}.json").write_text(json.dumps(took))
+
+
+def ask(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
+    """Opens a filled store and times searches."""
+    import faiss
+
+    place = folder / variant
     faiss.omp_set_num_threads(1)
-    asked, wanted = source.queries(queries), np.load(folder / "truth.npy")
-    del source
+    asked = ClipLike(size).queries(queries)
+    wanted = np.load(folder / f"truth-{queries}.npy")
+    me = psutil.Process()
     before = me.memory_info().rss
     begun = time.perf_counter()
     store = _open(variant, place)
@@ -144,8 +179,6 @@ def measure(variant: str, size: int, folder: Path, queries: int) -> dict[str, An
         "index": variant,
         "vectors": size,
         "what": store.capabilities.index,
-        "records_s": written_s,
-        "index_s": build_s - written_s,
         "open_s": open_s,
         "memory_mb": (me.memory_info().rss - before) / 1e6,
         "index_mb": sum(p.stat().st_size for p in place.glob("index-*")) / 1e6,
@@ -193,7 +226,7 @@ def plot(rows: list[dict[str, Any]]) -> None:
     }
     drawn, axes = plt.subplots(1, len(figures), figsize=(15, 3.6))
     for axis, (key, title) in zip(axes, figures.items(), strict=True):
-        for variant in VARIANTS:
+        for variant in ORDER:
             points = [(r["vectors"], r[key]) for r in rows if r["index"] == variant]
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", label=variant)

@@ -105,7 +105,12 @@ class Forward:
 
         if compiled:
             # While one thread compiles, those of other devices run their layers as they are.
-            torch._dynamo.config.error_on_nested_fx_trace = False
+            config = torch._dynamo.config
+            config.error_on_nested_fx_trace = False
+            # Each device compiles the same functions anew; past the limit, the last ones would
+            # stay unfused.
+            limit = 8 * max(1, torch.cuda.device_count())
+            config.recompile_limit = max(config.recompile_limit, limit)
 
         def fused(function: Any) -> Any:
             return torch.compile(function, dynamic=True) if compiled else function

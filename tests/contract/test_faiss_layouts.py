@@ -138,7 +138,7 @@ def test_lists_are_made_again_once_outgrown(tmp_path: Path) -> None:
     written = records(1000)
     store.upsert(written)
     store.search(QUERY, limit=1)
-    assert store.capabilities.index.startswith("IVF-PQ with OPQ (25 lists): 1,000 vectors")
+    assert store.capabilities.index.startswith("IVF-PQ (25 lists): 1,000 vectors")
     more = records(3000, start=1000, seed=2)
     store.upsert(more)
     store.search(QUERY, limit=1)

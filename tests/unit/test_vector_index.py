@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from secondglance.errors import InputError
+from secondglance.retrieve import vector_index
 from secondglance.retrieve.vector_index import (
     LEAST_TRAINING,
     FaissIndex,
@@ -215,7 +216,7 @@ def test_the_reason_is_told() -> None:
 
     assert told("hnsw") == "HNSW (M=32): 1,000,000 vectors, 2.3 GB of 16.0 GB"
     assert told("sq8") == "HNSW over 8-bit vectors (M=32): 1,000,000 vectors, 0.8 GB of 16.0 GB"
-    assert told("ivfpq").startswith("IVF-PQ with OPQ (4,000 lists): 1,000,000 vectors, 0.2 GB")
+    assert told("ivfpq").startswith("IVF-PQ (4,000 lists): 1,000,000 vectors, 0.2 GB")
     assert told("gpu") == "exact on the GPU: 1,000,000 vectors, 1.0 GB"
 
 
@@ -234,6 +235,27 @@ def test_a_tiny_sample_suffices(capfd: pytest.CaptureFixture[str]) -> None:
     # FAISS warns on small samples by printing.
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_the_lists_are_learnt_on_gpus_where_faiss_has_them(
+    monkeypatch: pytest.MonkeyPatch, data: dict[str, tuple[Matrix, Matrix]]
+) -> None:
+    vectors, queries = data["clustered"]
+    moved = []
+
+    def to_gpus(index: Any) -> Any:
+        moved.append(index)
+        return index
+
+    monkeypatch.setattr(vector_index.faiss, "get_num_gpus", lambda: 2)
+    monkeypatch.setattr(vector_index.faiss, "index_cpu_to_all_gpus", to_gpus)
+    index = FaissIndex("ivfpq", dim=DIM, tuning=Tuning(), expected=COUNT, sample=vectors)
+    # What assigned vectors to centres while they were learnt holds the centres.
+    (assigner,) = moved
+    assert assigner.ntotal == index._inverted().nlist
+    assert index._inverted().clustering_index is None
+    index.add(vectors)
+    assert len(index.search(queries[0], 10, None)[0]) == 10
 
 
 def test_the_gpu_index_in_torch_finds_the_same(data: dict[str, tuple[Matrix, Matrix]]) -> None:
