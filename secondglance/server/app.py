@@ -140,3 +140,4 @@ async def _load(server: Serving) -> None:
             server.not_ready = ""
     except SecondGlanceError as error:
         server.not_ready = f"the models cannot be loaded: {problems.without_paths(str(error))}"
+        server.is_stuck = True

@@ -82,6 +82,8 @@ class Serving:
         self.jobs = Jobs(library, turns=place.job_turns if place else None)
         self.not_ready = ""
         """Why the server is not ready; empty if it is."""
+        self.is_stuck = False
+        """Whether it will not become ready by waiting."""
 
     def model_names(self) -> tuple[str, ...]:
         """Names by which requests may ask for the reranker, the full one first."""

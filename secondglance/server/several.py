@@ -118,7 +118,8 @@ class Door:
             self._known, self._asking = self._asking.result(), None
             self._asked_at = time.monotonic()
         if server.not_ready and self._known.state == "ready":
-            return replace(self._known, state="loading", reason=server.not_ready)
+            state: State = "unavailable" if server.is_stuck else "loading"
+            return replace(self._known, state=state, reason=server.not_ready)
         return self._known
 
     @staticmethod
@@ -150,7 +151,7 @@ class ServingSeveral:
     @property
     def not_ready(self) -> str:
         """Why the server is not ready; empty if it is. A library that fails keeps no other."""
-        waits = any(server.not_ready for server in self._servers())
+        waits = any(server.not_ready and not server.is_stuck for server in self._servers())
         return self._ends or ("models are being loaded" if waits else "")
 
     def stop(self, why: str) -> None:
