@@ -208,15 +208,16 @@ def serve(
     """
     from secondglance.library import Library
     from secondglance.server.keys import read_keys
-    from secondglance.server.opening import open_members, own_keys
+    from secondglance.server.opening import check_keys, open_members, own_keys
     from secondglance.server.options import ServerOptions
     from secondglance.server.run import run
-    from secondglance.server.several import Member, check_members
+    from secondglance.server.several import Member
 
     one, specs = _which(library, libraries, os.environ)
     common = read_keys(api_key_file, os.environ)
     keys = own_keys(specs, common)
     if specs:
+        check_keys(keys, host=host, share=share, open_to_all=open_to_all)
         _only_for_one("--index-root", index_root)
         _only_for_one("--reports", reports)
         if common and all(spec.api_key_file for spec in specs):
@@ -252,8 +253,6 @@ def serve(
         log_format=_log_format(log_format),
     )
 
-    # Before the libraries are opened, which may take long.
-    check_members([Member(name=name, api_keys=own) for name, own in keys.items()], options)
     urls: list[str] = []
     members: list[Member] = []
 

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondglance.errors import LibraryError, SecondGlanceError
+from secondglance.errors import InputError, LibraryError, SecondGlanceError
 from secondglance.pipelines.sharing import SharedModels
 from secondglance.server import problems
 from secondglance.server.keys import keys_of_file
 from secondglance.server.libraries_file import LibrarySpec
+from secondglance.server.options import ServerOptions
 from secondglance.server.several import Member
 
 if TYPE_CHECKING:
@@ -32,6 +33,27 @@ def own_keys(specs: Sequence[LibrarySpec], common: tuple[str, ...]) -> dict[str,
         spec.name: common if spec.api_key_file is None else keys_of_file(spec.api_key_file)
         for spec in specs
     }
+
+
+def check_keys(
+    keys: Mapping[str, tuple[str, ...]], *, host: str, share: bool, open_to_all: bool
+) -> None:
+    """Checks that nobody can reach a library without a key whom the operator did not let in.
+
+    Args:
+        keys: Of each library, by name.
+        host: Address to listen on.
+        share: Whether there is a public link.
+        open_to_all: Whether the operator lets everybody in.
+
+    Raises:
+        InputError: A library can be reached by others, and has no key; names it.
+    """
+    for name, own in keys.items():
+        try:
+            ServerOptions(host=host, share=share, open_to_all=open_to_all, api_keys=own)
+        except InputError as error:
+            raise InputError(f"library {name}: {error.problem}", remedy=error.remedy) from None
 
 
 def open_members(
