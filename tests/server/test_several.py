@@ -273,8 +273,13 @@ def test_a_session_of_the_server_opens_what_its_key_opens(pair: Pair) -> None:
 
 
 def test_wrong_keys_are_counted_for_all_libraries_together(ask: Ask) -> None:
-    places = ("/libraries/alpha/v1/library", "/libraries/beta/v1/library", "/libraries", "/metrics")
-    places += ("/libraries/nowhere/v1/library",)
+    places = (
+        "/libraries/alpha/v1/library",
+        "/libraries/beta/v1/library",
+        "/libraries",
+        "/metrics",
+        "/libraries/nowhere/v1/library",
+    )
     statuses = [
         ask("GET", places[n % 5], key=f"a-guess-number-{n:08}").status_code for n in range(11)
     ]
