@@ -78,8 +78,10 @@ async function sayPlace() {
   if (!name) return;
   const found = await get('/v1/library').catch(() => null);
   place = found?.title || name;
-  document.getElementById('place').replaceChildren(h('span', {}, place));
-  document.getElementById('place').hidden = false;
+  const link = document.getElementById('place');
+  link.replaceChildren(h('span', {}, place));
+  i18n.say(link, { label: ['libraries.all', { name: place }] });
+  link.hidden = false;
 }
 
 async function start() {
