@@ -25,6 +25,7 @@ from secondglance.pipelines.moving import Moving
 from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.opening import follow_stamp, open_parts, stamp_state
 from secondglance.pipelines.removal import Confirm
+from secondglance.pipelines.sharing import SharedModels
 from secondglance.types import Content, IndexReport, Kind, PairScore, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Library(Moving):
         config: str | Path | None = None,
         create: bool = True,
         settings: Mapping[str, Any] | None = None,
+        models: SharedModels | None = None,
     ) -> Library:
         """Opens a library, or makes a new one.
 
@@ -71,6 +73,8 @@ class Library(Moving):
             config: A TOML file of settings.
             create: Whether a folder without a library becomes one.
             settings: Overrides, nested like the sections of the settings.
+            models: Given to several libraries, those with the same models load them once. What a
+                library has of them it lets go when it is closed.
 
         Raises:
             LibraryError: There is no library and `create` is off, or the folder cannot be used.
@@ -78,7 +82,7 @@ class Library(Moving):
             ConfigError: A setting is unknown or not allowed.
         """
         root, parts, warnings = open_parts(
-            folder, preset=preset, config=config, create=create, settings=settings
+            folder, preset=preset, config=config, create=create, settings=settings, models=models
         )
         return cls(root, parts, warnings=warnings)
 
@@ -346,6 +350,17 @@ class Library(Moving):
     def roots(self) -> tuple[str, ...]:
         """The folders that were indexed."""
         return tuple(self._parts.catalog.roots())
+
+    def counts(self) -> dict[str, int]:
+        """What the library holds, once its store has answered; opens no model.
+
+        Raises:
+            StoreError: The store cannot be reached or opened.
+        """
+        self._follow()
+        if self._parts.catalog.get_meta("dim") is not None:
+            self._parts.store().count()
+        return self._parts.catalog.counts()
 
     def status(self) -> dict[str, Any]:
         """What the library holds and how it is set up; opens no model."""

@@ -16,15 +16,23 @@ from secondglance.server.options import ServerOptions
 from secondglance.server.run import listen, uvicorn_config
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from secondglance.library import Library
 
 
-@contextlib.contextmanager
-def served(library: Library, options: ServerOptions | None = None) -> Iterator[str]:
+def served(
+    library: Library, options: ServerOptions | None = None
+) -> contextlib.AbstractContextManager[str]:
     """The address of a server that runs in a thread until the block ends."""
-    options = options or ServerOptions(port=0)
+    return running(create_app(library, options or ServerOptions(port=0)))
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The address of an application that runs in a thread until the block ends."""
     with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn_config(create_app(library, options)))
+        server = uvicorn.Server(uvicorn_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -14,8 +15,9 @@ from secondglance.cli.options import ConfigOption, SetOption
 from secondglance.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from secondglance.server.libraries_file import LibrarySpec
     from secondglance.server.options import ServerOptions
 
 WHERE, WHO, LIMITS, LOAD, OPERATE = "Where", "Who may", "Limits", "Load", "Operate"
@@ -29,11 +31,24 @@ _operate: dict[str, Any] = {"rich_help_panel": OPERATE}
 
 def serve(
     library: Annotated[
-        Path,
+        list[Path] | None,
         typer.Option(
-            "--library", "-L", help="The library folder.", envvar="SECONDGLANCE_LIBRARY", **_where
+            "--library",
+            "-L",
+            help="The library folder, or SECONDGLANCE_LIBRARY; repeated: several libraries, each "
+            "at /libraries/NAME/ by its folder's name.",
+            show_default=False,
+            **_where,
         ),
-    ],
+    ] = None,
+    libraries: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file with a table [library.NAME] for each of several libraries: path, "
+            "title, roots, api_key_file, reports, config, settings.",
+            **_where,
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -149,6 +164,14 @@ def serve(
     decode_timeout_s: Annotated[
         float, typer.Option(help="Longest time to read an uploaded file.", min=0.1, **_load)
     ] = 30.0,
+    index_jobs: Annotated[
+        int,
+        typer.Option(
+            help="Libraries that are indexed at the same time, where there are several.",
+            min=1,
+            **_load,
+        ),
+    ] = 2,
     preload: Annotated[
         bool,
         typer.Option(
@@ -177,7 +200,7 @@ def serve(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Serve the library: a web page, and an HTTP interface for programs.
+    """Serve a library, or several: a web page, and an HTTP interface for programs.
 
     The page is at /, the interface's own documentation at /docs. Only this machine is served,
     unless --host says otherwise, and then with an API key. Ctrl-C ends it (exit code 130), and
@@ -185,17 +208,29 @@ def serve(
     """
     from secondglance.library import Library
     from secondglance.server.keys import read_keys
+    from secondglance.server.opening import check_keys, open_members, own_keys
     from secondglance.server.options import ServerOptions
     from secondglance.server.run import run
+    from secondglance.server.several import Member
 
+    one, specs = _which(library, libraries, os.environ)
+    common = read_keys(api_key_file, os.environ)
+    keys = own_keys(specs, common)
+    if specs:
+        check_keys(keys, host=host, share=share, open_to_all=open_to_all)
+        _only_for_one("--index-root", index_root)
+        _only_for_one("--reports", reports)
+        if common and all(spec.api_key_file for spec in specs):
+            warn(["the keys of the server open nothing: each library has an api_key_file"])
     options = ServerOptions(
         host=host,
         port=port,
-        api_keys=read_keys(api_key_file, os.environ),
+        # Of several libraries each has its own, and is checked below.
+        api_keys=common or tuple(dict.fromkeys(key for own in keys.values() for key in own)),
         open_to_all=open_to_all,
         names=tuple(name or ()),
         index_roots=_folders("--index-root", index_root or ()),
-        reports=_reports(library, reports),
+        reports=() if one is None else _reports(one, reports),
         url_hosts=tuple(url_host or ()),
         cors_origins=tuple(cors_origin or ()),
         concurrency=concurrency,
@@ -211,6 +246,7 @@ def serve(
         max_documents=max_documents,
         decode_workers=decode_workers,
         decode_timeout_s=decode_timeout_s,
+        index_jobs=index_jobs,
         preload=preload,
         shutdown_s=shutdown_s,
         share=share,
@@ -218,6 +254,7 @@ def serve(
     )
 
     urls: list[str] = []
+    members: list[Member] = []
 
     def started(url: str) -> None:
         urls.append(url)
@@ -225,17 +262,61 @@ def serve(
         if len(urls) > 1:
             stderr().print(f"public link: {escape(url)}", highlight=False, soft_wrap=True)
             return
-        shown = f"serving {escape(str(library))} at {escape(url)}"
+        served = f"{len(members)} libraries" if one is None else escape(str(one))
+        shown = f"serving {served} at {escape(url)}"
         stderr().print(f"{shown} - Ctrl-C ends it", highlight=False, soft_wrap=True)
-        _warn_of_others(options)
+        for member in members:
+            place = f"{url}libraries/{member.name}/" if member.library else "unavailable"
+            title = f"  {member.title}" if member.title else ""
+            line = escape(f"  {member.name}  {place}{title}")
+            stderr().print(line, highlight=False, soft_wrap=True)
+        _warn_of_others(options, keys)
         if open_browser:
             _open(url)
 
-    with Library.open(
-        library, config=config, create=False, settings=overrides(set_ or ())
-    ) as opened:
-        warn(opened.warnings)
-        run(opened, options, on_start=started)
+    chosen = overrides(set_ or ())
+    with contextlib.ExitStack() as stack:
+        if one is not None:
+            opened = stack.enter_context(
+                Library.open(one, config=config, create=False, settings=chosen)
+            )
+            warn(opened.warnings)
+            run(opened, options, on_start=started)
+            return
+        members, warnings = open_members(
+            specs, keys=keys, stack=stack, config=config, settings=chosen
+        )
+        warn(warnings)
+        run(members, options, on_start=started)
+
+
+def _which(
+    folders: Sequence[Path] | None, file: Path | None, environment: Mapping[str, str]
+) -> tuple[Path | None, list[LibrarySpec]]:
+    """The only library, or several."""
+    from secondglance.server.libraries_file import read_libraries_file, specs_of_folders
+
+    if folders and file is not None:
+        raise typer.BadParameter("give --library or --libraries, not both", param_hint="--library")
+    if file is not None:
+        return None, read_libraries_file(file)
+    if not folders:
+        named = environment.get("SECONDGLANCE_LIBRARY")
+        if not named:
+            raise typer.BadParameter(
+                "name a library folder, here or in SECONDGLANCE_LIBRARY, or give --libraries FILE",
+                param_hint="--library",
+            )
+        return Path(named), []
+    return (folders[0], []) if len(folders) == 1 else (None, specs_of_folders(folders))
+
+
+def _only_for_one(flag: str, given: object) -> None:
+    if given:
+        raise InputError(
+            f"{flag} does not say for which of several libraries",
+            remedy="write roots and reports of each into a file: serve --libraries FILE.toml",
+        )
 
 
 def _folders(flag: str, paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -260,8 +341,18 @@ def _log_format(given: str) -> Literal["console", "json"]:
     return cast(Literal["console", "json"], given)
 
 
-def _warn_of_others(options: ServerOptions) -> None:
-    if not options.is_local and not options.api_keys:
+def _warn_of_others(options: ServerOptions, keys: Mapping[str, tuple[str, ...]]) -> None:
+    if options.is_local:
+        return
+    without = [name for name, own in keys.items() if not own]
+    if without:
+        warn(
+            [
+                f"no API key is asked for by {len(without)} of {len(keys)} libraries "
+                f"({', '.join(without[:5])}): whoever reaches this address can see their files"
+            ]
+        )
+    elif not options.api_keys:
         warn(["no API key is asked for: whoever reaches this address can see and search all files"])
 
 

@@ -21,6 +21,13 @@ from secondglance.pipelines.builtin import (
     reranker_folder,
     shipped_sha256,
 )
+from secondglance.pipelines.scored import (
+    NOT_OF_THE_MODEL,
+    LoadedReranker,
+    load_reranker,
+    with_scores,
+)
+from secondglance.pipelines.sharing import SharedModels
 from secondglance.pipelines.store_slot import StoreSlot
 from secondglance.sections import RecallSettings, RerankSettings, StoreSettings
 
@@ -37,21 +44,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_COLLECTION = "secondglance"
-ALIKE_FOR_SCORES = {
-    "model",
-    "revision",
-    "sha256",
-    "batch_tokens",
-    "replicas",
-    "score_cache_mb",
-    "pixel_cache_mb",
-    "url",
-    "api_key",
-    "dialect",
-    "timeout_s",
-    "retries",
-}
-"""Settings of the second pass that leave scores as they are, given the same weights."""
 
 
 class Parts:
@@ -61,14 +53,25 @@ class Parts:
         folder: The library folder.
         settings: How to make the parts.
         catalog: Already open.
+        models: Where other libraries of the process find the same models; None: nowhere.
     """
 
-    def __init__(self, folder: Path, settings: Settings, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        catalog: Catalog,
+        *,
+        models: SharedModels | None = None,
+    ) -> None:
         self.folder = folder
         self.settings = settings
         self.catalog = catalog
         self.is_new = False
         self._making = threading.RLock()
+        self._is_sharing = models is not None
+        self._models = SharedModels() if models is None else models
+        self._lent: LoadedReranker | None = None
         self._slot = StoreSlot()
         self._scores: ScoreCache | None = None
         self._words: Words | None = None
@@ -145,9 +148,11 @@ class Parts:
     def unload(self) -> None:
         """Frees the memory of both models; the next use loads them again."""
         with self._making:
-            self.__dict__.pop("_embedder", None)
+            self._models.give_back(self.__dict__.pop("_embedder", None))
             reranker = self.__dict__.pop("_reranker", None)
-            close_reranker(reranker)
+            lent, self._lent = self._lent, None
+            if self._models.give_back(lent):
+                close_reranker(reranker)
             if self._scores is not None:
                 self._scores.close()
                 self._scores = None
@@ -161,7 +166,17 @@ class Parts:
     def _embedder(self) -> ClipEmbedder:
         recall = self.settings.recall
         name = "/".join(filter(None, (recall.model, recall.pretrained)))
-        embedder = open_embedder(recall)
+        key = ("recall", recall.model_dump_json())
+        embedder = self._models.take(key, lambda: open_embedder(recall))
+        try:
+            self._check_embedder(embedder, name)
+        except BaseException:
+            self._models.give_back(embedder)
+            raise
+        return embedder
+
+    def _check_embedder(self, embedder: ClipEmbedder, name: str) -> None:
+        """The library's vectors belong to one model; of a new library this one."""
         stamped = self.catalog.get_meta("fingerprint")
         if stamped is None:
             self.catalog.set_meta("dim", str(embedder.dim))
@@ -175,7 +190,6 @@ class Parts:
             )
         if self.catalog.get_meta("embedder") != name and self.writable:
             self.catalog.set_meta("embedder", name)
-        return embedder
 
     def _open_store(self) -> Store:
         dim = self.catalog.get_meta("dim")
@@ -192,12 +206,19 @@ class Parts:
     @cached_property
     def _reranker(self) -> Reranker:
         settings = self.settings.rerank
-        if settings.backend != "qwen3vl" or not settings.score_cache_mb:
+        if settings.backend != "qwen3vl":
             return open_reranker(settings)
-        from secondglance.rerank.score_cache import FILE_NAME, ScoreCache
+        if settings.score_cache_mb:
+            from secondglance.rerank.score_cache import FILE_NAME, ScoreCache
 
-        self._scores = ScoreCache(self.folder / FILE_NAME, max_mb=settings.score_cache_mb)
-        return open_cached_reranker(settings, self._scores)
+            self._scores = ScoreCache(self.folder / FILE_NAME, max_mb=settings.score_cache_mb)
+        # Who keeps scores needs to know which weights were loaded, and others do not look.
+        chosen = settings.model_dump_json(exclude=NOT_OF_THE_MODEL)
+        self._lent = self._models.take(
+            ("rerank", chosen, self._scores is not None),
+            lambda: load_reranker(settings, self._scores, make=lambda: open_reranker(settings)),
+        )
+        return with_scores(self._lent, settings, self._scores)
 
     def close_store(self) -> None:
         """Lets go of the store until it is asked for again; others may open it meanwhile."""
@@ -210,7 +231,9 @@ class Parts:
             self._words = None
         if self._scores is not None:
             self._scores.close()
-        if self.settings.rerank.backend == "remote" and "_reranker" in self.__dict__:
+        if self._is_sharing or (
+            self.settings.rerank.backend == "remote" and "_reranker" in self.__dict__
+        ):
             self.unload()
         self.close_store()
         self.catalog.close()
@@ -356,30 +379,5 @@ def open_cached_reranker(settings: RerankSettings, cache: ScoreCache) -> Reranke
     Raises:
         ModelError: Its checkpoint cannot be found, fetched or loaded.
     """
-    if settings.backend != "qwen3vl":
-        return open_reranker(settings)
-    from secondglance.rerank import checkpoint
-    from secondglance.rerank.digests import checkpoint_digest, fingerprint
-    from secondglance.rerank.qwen3vl import Qwen3VLReranker
-    from secondglance.rerank.score_cache import CachedReranker
-
-    folder = checkpoint.find(reranker_folder(settings.model), revision=settings.revision)
-
-    def digest() -> str | None:
-        try:
-            return checkpoint_digest(folder, cache)
-        except OSError as error:
-            logger.warning("scores are not kept, for the checkpoint cannot be hashed: %s", error)
-            return None
-
-    before = digest()
-    reranker = open_reranker(settings)
-    if before is None or not isinstance(reranker, Qwen3VLReranker):
-        return reranker
-    if digest() != before:  # which weights were loaded is not known
-        logger.warning("scores are not kept: the files in %s changed while they were read", folder)
-        return reranker
-    chosen = settings.model_dump(mode="json", exclude=ALIKE_FOR_SCORES)
-    # What "auto" came to.
-    chosen |= {"dtype": str(reranker.model.dtype), "device": reranker.device.type}
-    return CachedReranker(reranker, cache, fingerprint=fingerprint(before, chosen), weights=before)
+    loaded = load_reranker(settings, cache, make=lambda: open_reranker(settings))
+    return with_scores(loaded, settings, cache)

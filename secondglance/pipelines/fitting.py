@@ -15,8 +15,9 @@ from secondglance.evaluation.queries import query_kind
 from secondglance.evaluation.trec import named
 from secondglance.evaluation.types import Qrels, QueryKind
 from secondglance.pipelines import second_pass
-from secondglance.pipelines.build import ALIKE_FOR_SCORES, Parts
+from secondglance.pipelines.build import Parts
 from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.scored import ALIKE_FOR_SCORES
 from secondglance.retrieve.fusion import fuse
 from secondglance.types import Query
 

@@ -12,6 +12,7 @@ from secondglance.errors import LibraryError
 from secondglance.ingest.catalog import Catalog
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.preset import choose_preset
+from secondglance.pipelines.sharing import SharedModels
 from secondglance.pipelines.stamp import (
     STAMP_FILE,
     check_recall,
@@ -29,6 +30,7 @@ def open_parts(
     config: str | Path | None,
     create: bool,
     settings: Mapping[str, Any] | None,
+    models: SharedModels | None = None,
 ) -> tuple[Path, Parts, list[str]]:
     """Opens a library, or makes a new one; see `Library.open`.
 
@@ -61,7 +63,7 @@ def open_parts(
         resolved = load_settings(base=asked or made_with, stamp=kept, file=file, flags=settings)
         check_recall(root, stamp, resolved)
     make_folder(root, resolved, new=stamp is None)
-    parts = Parts(root, resolved, Catalog(root))
+    parts = Parts(root, resolved, Catalog(root), models=models)
     parts.is_new = stamp is None
     return root, parts, warnings
 

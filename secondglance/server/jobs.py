@@ -21,6 +21,7 @@ from secondglance.pipelines.removal import RemovalRefusedError
 from secondglance.rerank.stopping import stoppable
 from secondglance.server import problems
 from secondglance.server.problems import ApiError
+from secondglance.server.turns import JobTurns
 from secondglance.types import IndexReport
 
 if TYPE_CHECKING:
@@ -81,10 +82,12 @@ class Jobs:
 
     Args:
         library: That is indexed into.
+        turns: Shared with the jobs of other libraries; None where there are none.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, *, turns: JobTurns | None = None) -> None:
         self._library = library
+        self._turns = turns or JobTurns(1)
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._stops: dict[str, threading.Event] = {}
@@ -203,16 +206,17 @@ class Jobs:
                 self._put(replace(now, state="running", message="", progress=progress))
 
         while not stop.is_set():
+            if not self._turns.is_free():
+                self._wait(job, "other libraries are being indexed")
+            if not self._turns.take(stop):
+                break
             try:
                 report = self._library.index(
                     job.paths, retry_failed=job.retry_failed, on_progress=told
                 )
                 return {"state": "done", "report": report}
             except LibraryBusyError:
-                message = "another process is indexing into the library"
-                with self._lock:
-                    self._put(replace(self._jobs[job.id], state="waiting", message=message))
-                stop.wait(BUSY_EVERY_S)
+                self._wait(job, "another process is indexing into the library")
             except IndexStoppedError as error:
                 return {"state": "cancelled", "report": error.report}
             except RemovalRefusedError as error:
@@ -228,7 +232,14 @@ class Jobs:
                     remedy="check that the disk has room; what was indexed is kept",
                 )
                 return {"state": "failed", "problem": problem}
+            finally:
+                self._turns.give_back()
+            stop.wait(BUSY_EVERY_S)
         return {"state": "cancelled"}
+
+    def _wait(self, job: Job, message: str) -> None:
+        with self._lock:
+            self._put(replace(self._jobs[job.id], state="waiting", message=message))
 
     def _known(self, id: str) -> Job:
         job = self._jobs.get(id)

@@ -46,11 +46,16 @@ def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) ->
     for number, key in enumerate(keys, 1):
         _check(key, f"key {number} of {ENVIRONMENT}")
     if file is not None:
-        keys += _keys_of(file)
+        keys += keys_of_file(file)
     return tuple(dict.fromkeys(keys))
 
 
-def _keys_of(file: Path) -> list[str]:
+def keys_of_file(file: Path) -> tuple[str, ...]:
+    """API keys of a file; see `read_keys`.
+
+    Raises:
+        InputError: As there.
+    """
     try:
         with file.expanduser().open(encoding="utf-8") as opened:
             # Of what is open, not of the name: that may be another file by now.
@@ -75,7 +80,7 @@ def _keys_of(file: Path) -> list[str]:
             keys.append(line)
     if not keys:
         raise InputError(f"the key file {file} holds no key", remedy=MAKE_KEY)
-    return keys
+    return tuple(dict.fromkeys(keys))
 
 
 def _check(key: str, where: str) -> None:
@@ -114,6 +119,14 @@ class KeyRing:
             if hmac.compare_digest(digest, own):
                 found = own
         return None if found is None else found.hex()[:8]
+
+    def holds(self, name: str) -> bool:
+        """Whether this is the short name of one of the keys."""
+        return name in self.names()
+
+    def names(self) -> list[str]:
+        """The short name of each key."""
+        return [digest.hex()[:8] for digest in self._digests]
 
 
 class Sessions:

@@ -37,6 +37,8 @@ class FailureOut(BaseModel):
 class LibraryOut(BaseModel):
     """What the library holds and how it is set up."""
 
+    name: str = Field(default="", description="among several libraries of a server; else empty")
+    title: str = Field(default="", description="for people; as name")
     preset: str
     store: str
     index: str | None

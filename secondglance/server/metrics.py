@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
@@ -24,15 +24,54 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+class Together:
+    """Registries of several libraries as one: each series says whose it is.
+
+    Args:
+        libraries: Registries by the name of the library.
+        process: What belongs to no library; None leaves it out.
+    """
+
+    def __init__(
+        self, libraries: Mapping[str, CollectorRegistry], *, process: CollectorRegistry | None
+    ) -> None:
+        self._libraries = libraries
+        self._process = process
+
+    def collect(self) -> Iterable[Metric]:
+        """Families, each once."""
+        families: dict[str, Metric] = {}
+        sources = [("", self._process)] if self._process is not None else []
+        for name, registry in (*sources, *self._libraries.items()):
+            labels = {"library": name} if name else {}
+            for family in registry.collect():
+                into = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                for sample in family.samples:
+                    into.samples.append(sample._replace(labels={**labels, **sample.labels}))
+        return families.values()
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' format."""
+        return generate_latest(cast(CollectorRegistry, self))
+
+
 class Metrics:
     """Counters of one application, in a registry of their own.
 
     Batches and the cache of scores are those of the process: see `rerank.observing`.
+
+    Args:
+        of_process: Whether what belongs to the process is counted here, too. Of the applications
+            of one server one does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_process: bool = True) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, CPU, files
+        self._of_process = of_process
+        if of_process:
+            ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, CPU, files
         own: dict[str, Any] = {"registry": self.registry, "namespace": "secondglance"}
         self._requests = Counter(
             "requests", "Requests answered.", ("method", "route", "status"), **own
@@ -78,10 +117,29 @@ class Metrics:
         models = _Models(server)
         self.registry.register(models)
         try:
-            with observing(self):
+            with self.watching_process() if self._of_process else contextlib.nullcontext():
                 yield
         finally:
             self.registry.unregister(models)
+
+    @contextlib.contextmanager
+    def watching_process(self) -> Iterator[None]:
+        """Looks at the second pass and at GPUs within the block."""
+        gpus = _Gpus()
+        self.registry.register(gpus)
+        try:
+            with observing(self):
+                yield
+        finally:
+            self.registry.unregister(gpus)
+
+    def note_open(self, *, is_open: bool) -> None:
+        """Among several libraries: whether this one could be opened."""
+        Gauge(
+            "secondglance_library_open",
+            "Whether the library could be opened when the server started.",
+            registry=self.registry,
+        ).set(is_open)
 
     def begin(self) -> None:
         """A request came."""
@@ -135,13 +193,13 @@ class Metrics:
 
 
 class _Models:
-    """Looks, whenever it is asked, at models and at the memory of GPUs."""
+    """Looks, whenever it is asked, at the models of a library."""
 
     def __init__(self, server: Serving) -> None:
         self._server = server
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The gauges."""
+        """The gauge."""
         loaded = GaugeMetricFamily(
             "secondglance_model_loaded", "Whether a model is in memory.", labels=("model",)
         )
@@ -149,6 +207,13 @@ class _Models:
         for name in ("recall", "rerank"):
             loaded.add_metric((name,), float(name in there))
         yield loaded
+
+
+class _Gpus:
+    """Looks, whenever it is asked, at the memory of GPUs."""
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The gauge."""
         yield _gpu_memory()
 
 

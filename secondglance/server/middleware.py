@@ -43,6 +43,13 @@ HEADERS: tuple[tuple[str, str], ...] = (
 _RAW = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS)
 
 
+def route_path(scope: Scope) -> str:
+    """The path of a request below the application that answers it, which may lie in a folder."""
+    path, folder = str(scope["path"]), str(scope.get("root_path", ""))
+    below = path == folder or path.startswith(f"{folder}/")
+    return path[len(folder) :] if folder and below else path
+
+
 class SecurityHeaders:
     """Adds `HEADERS`, and keeps answers of the interface out of caches."""
 
@@ -61,7 +68,7 @@ class SecurityHeaders:
                 there = {name.lower() for name, _ in headers}
                 headers = [_framed(name, value) for name, value in headers]
                 headers += [pair for pair in _RAW if pair[0] not in there]
-                if b"cache-control" not in there and not scope["path"].startswith("/static/"):
+                if b"cache-control" not in there and not route_path(scope).startswith("/static/"):
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers
             await send(message)
@@ -96,7 +103,7 @@ class SizeLimits:
         error = _too_long(scope)
         if error is not None:
             await problems.respond(error, scope, receive, send)
-        elif scope["path"] == UPLOADS and scope["method"] == "POST":
+        elif route_path(scope) == UPLOADS and scope["method"] == "POST":
             await self._app(scope, receive, send)
         else:
             await self._limited(scope, receive, send)

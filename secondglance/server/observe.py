@@ -46,11 +46,13 @@ class Observe:
     Args:
         app: What is observed.
         metrics: Counts.
+        library: Whose requests these are, where there are several.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, library: str = "") -> None:
         self._app = app
         self._metrics = metrics
+        self._library = library
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on."""
@@ -110,6 +112,8 @@ class Observe:
                     "bytes_in": received,
                     "bytes_out": sent,
                 }
+                if self._library:
+                    line["library"] = self._library
                 if "key" in state:
                     line["key"] = state["key"]
                 access_log.info("request", **line)

@@ -125,8 +125,10 @@ def docs_page(schema: dict[str, Any]) -> HTMLResponse:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    servers = schema.get("servers") or [{"url": ""}]
     page = environment.get_template("docs.html").render(
         info=schema["info"],
+        folder=servers[0]["url"],
         style=style,
         groups=_groups(schema),
         models={

@@ -44,6 +44,7 @@ class ServerOptions:
         max_documents: Of one rerank request.
         decode_workers: Processes that read uploaded media.
         decode_timeout_s: For one uploaded file.
+        index_jobs: Of several libraries, that index at the same time; of one library one does.
         preload: Whether models are loaded before the first request.
         shutdown_s: How long requests may go on after the server was told to stop.
         share: Whether there is a temporary public link, through Gradio's servers.
@@ -76,6 +77,7 @@ class ServerOptions:
     max_documents: int = 1000
     decode_workers: int = 2
     decode_timeout_s: float = 30.0
+    index_jobs: int = 2
     preload: bool = False
     shutdown_s: float = 30.0
     share: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from secondglance.library import Library
+    from secondglance.server.several import Member
 
 BACKLOG = 2048
 MAX_HEAD_BYTES = 64 * 1024
@@ -71,18 +72,18 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
 
 
 def run(
-    library: Library,
+    served: Library | Sequence[Member],
     options: ServerOptions,
     *,
     on_start: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serves a library until SIGINT or SIGTERM.
+    """Serves a library, or several, until SIGINT or SIGTERM.
 
     The first signal lets requests that run finish within `shutdown_s`; a second one ends the
     process at once, with 128 and the signal's number as its exit status.
 
     Args:
-        library: Open.
+        served: An open library, or those of `several`.
         options: As the operator decided.
         on_start: Called with the address before the first request, and with the public link if
             there is one.
@@ -91,10 +92,14 @@ def run(
         InputError: It cannot listen there, or there is no public link.
         KeyboardInterrupt: It ended by SIGINT. After SIGTERM it returns.
     """
+    from secondglance.library import Library
     from secondglance.server.app import create_app
     from secondglance.server.observe import set_up_log
+    from secondglance.server.several import check_members, create_app_of_several
     from secondglance.server.stopping import StoppableServer
 
+    if not isinstance(served, Library):
+        check_members(served, options)
     # At first, as what an operator decided may be refused.
     listening = listen(options.host, options.port)
     with listening:
@@ -106,7 +111,10 @@ def run(
             links.append(public_link(port))
             options = replace(options, names=(*options.names, host_of(links[-1])))
         set_up_log(options.log_format)
-        app = create_app(library, options)
+        if isinstance(served, Library):
+            app = create_app(served, options)
+        else:
+            app = create_app_of_several(served, options)
         for link in links:
             on_start(link)
         server = StoppableServer(uvicorn_config(app), app=app, shutdown_s=options.shutdown_s)

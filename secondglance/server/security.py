@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from secondglance.pipelines.host_names import ANY_ADDRESS, HostNames
 from secondglance.server import problems
 from secondglance.server.keys import KeyRing, Sessions, WrongKeys
-from secondglance.server.middleware import UPLOADS
+from secondglance.server.middleware import UPLOADS, route_path
 from secondglance.server.options import ServerOptions
 from secondglance.server.problems import ApiError
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/v1/session"})
 """That answer without a key, besides those below `OPEN_FOLDER`."""
 OPEN_FOLDER = "/static/"
+LIBRARIES = "/libraries"
+"""Lists the libraries where there are several, and is the folder that they are in."""
+MAX_COOKIES = 4
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -35,12 +38,19 @@ class Access:
 
     Args:
         options: As the operator decided.
+        front: Of the server that this library is one of several of. Its sessions count here, too,
+            if their key does; and wrong keys are counted together, so that nobody can try more of
+            them for there being more libraries.
     """
 
-    def __init__(self, options: ServerOptions) -> None:
+    demands_key = True
+    """Whether a server that has keys answers without one nowhere but on `OPEN_PATHS`."""
+
+    def __init__(self, options: ServerOptions, *, front: Access | None = None) -> None:
         self.keys = KeyRing(options.api_keys)
         self.sessions = Sessions()
-        self.wrong_keys = WrongKeys()
+        self.wrong_keys: WrongKeys = WrongKeys() if front is None else front.wrong_keys
+        self._front = front
         own = (socket.gethostname(),) if options.host in ANY_ADDRESS else ()
         self._names = HostNames(options.host, names=(*own, *options.names))
         self._origins = frozenset(origin.lower() for origin in options.cors_origins)
@@ -81,7 +91,9 @@ class Access:
             host = next(iter(_headers(scope, b"host")), "")
             foreign = foreign or urlsplit(origin).netloc.lower() != host.lower()
         navigates = "navigate" in _headers(scope, b"sec-fetch-mode") and not changes
-        if foreign and not navigates and (changes or scope["path"].startswith("/v1/")):
+        path = route_path(scope)
+        tells = path.startswith("/v1/") or path == LIBRARIES
+        if foreign and not navigates and (changes or tells):
             raise ApiError(
                 403,
                 "foreign-origin",
@@ -96,7 +108,7 @@ class Access:
             ApiError: 415.
         """
         method = scope["method"]
-        if method in SAFE_METHODS or (scope["path"] == UPLOADS and method == "POST"):
+        if method in SAFE_METHODS or (route_path(scope) == UPLOADS and method == "POST"):
             return
         kinds = _headers(scope, b"content-type")
         length = next(iter(_headers(scope, b"content-length")), "0")
@@ -116,16 +128,43 @@ class Access:
         Raises:
             ApiError: 401, or 429 after too many wrong keys.
         """
-        token = session_token(scope)
-        name = self.sessions.find(token) if token else None
-        given = _given_key(scope)
+        name = self.session(scope)
+        given = given_key(scope)
         if name is None and given is not None:
             name = self.show(given, scope)
         if name is not None:
             scope.setdefault("state", {})["key"] = name
-        elif self.keys and not _is_open(scope["path"]):
+        elif (
+            self.keys
+            and (self.demands_key or given is not None)
+            and not self.is_open(route_path(scope))
+        ):
             said = "an API key is needed" if given is None else "this is not an API key"
             raise unauthorized(said)
+
+    def tells_of_keys(self) -> bool | None:
+        """Whether there are keys, where some libraries want one and others do not; else None."""
+        return None
+
+    def is_open(self, path: str) -> bool:
+        """Whether a path answers without a key."""
+        return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+    def session(self, scope: Scope) -> str | None:
+        """The name of the key of a session that is this client's; None if there is none."""
+        for token in session_tokens(scope):
+            name = self.sessions.find(token)
+            if name is not None:
+                return name
+        name = None if self._front is None else self._front.session(scope)
+        return name if name is not None and self.keys.holds(name) else None
+
+    def end_session(self, scope: Scope) -> None:
+        """Ends the session of this client, if there is one."""
+        for token in session_tokens(scope):
+            self.sessions.end(token)
+        if self._front is not None:
+            self._front.end_session(scope)
 
     def show(self, given: str, scope: Scope) -> str | None:
         """The name of a key that somebody shows; None if it is wrong, which is counted.
@@ -193,13 +232,12 @@ class HostGuard:
         await self._app(scope, receive, send)
 
 
-def install(app: FastAPI, options: ServerOptions) -> Access:
+def install(app: FastAPI, options: ServerOptions, access: Access) -> None:
     """Protects an application; what is added first is asked last."""
     from starlette.middleware.cors import CORSMiddleware
 
     from secondglance.server.middleware import SizeLimits
 
-    access = Access(options)
     app.state.access = access
     app.add_middleware(SizeLimits, max_body_bytes=int(options.max_body_mb * 1e6))
     app.add_middleware(Guard, access=access)
@@ -213,7 +251,6 @@ def install(app: FastAPI, options: ServerOptions) -> Access:
             expose_headers=["Location", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(HostGuard, access=access)
-    return access
 
 
 def unauthorized(said: str) -> ApiError:
@@ -233,18 +270,21 @@ def cookie_name(scope: Scope) -> str:
     return f"secondglance_{server[1]}"
 
 
-def session_token(scope: Scope) -> str:
-    """What the cookie of a request holds; empty if there is none."""
+def cookie_path(scope: Scope) -> str:
+    """Where browsers send the cookie: to the application that gave it, and to no other."""
+    return f"{scope.get('root_path', '')}/"
+
+
+def session_tokens(scope: Scope) -> list[str]:
+    """What the cookies of a request hold: that of a library, and that of the server before it."""
     wanted = cookie_name(scope)
-    for header in _headers(scope, b"cookie"):
-        for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == wanted:
-                return value
-    return ""
+    pairs = [p for header in _headers(scope, b"cookie") for p in header.split(";")]
+    split = [pair.strip().partition("=") for pair in pairs]
+    return [value for name, _, value in split if name == wanted and value][:MAX_COOKIES]
 
 
-def _given_key(scope: Scope) -> str | None:
+def given_key(scope: Scope) -> str | None:
+    """The key in the headers of a request; None if there is none."""
     for header in _headers(scope, b"authorization"):
         kind, _, key = header.partition(" ")
         if kind.lower() == "bearer":
@@ -254,10 +294,6 @@ def _given_key(scope: Scope) -> str | None:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-
-
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 def _is_json(kind: str) -> bool:

@@ -25,10 +25,12 @@ class Shapes:
 
     Args:
         library: Whose results.
+        folder: Before the addresses of its interface.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, *, folder: str = "") -> None:
         self._library = library
+        self._folder = folder
         self._roots: list[str] = []
         self._until = 0.0
 
@@ -74,14 +76,21 @@ class Shapes:
             keyframe_s=hit.keyframe_s,
             error=None if hit.error is None else without_paths(hit.error),
             text=hit.text,
-            moments=[_moment(moment) for moment in hit.moments],
+            moments=[self._moment(moment) for moment in hit.moments],
             copies=[self.path(path) for path in hit.copies],
             near_duplicates=[self.path(path) for path in hit.near_duplicates],
             absent=hit.absent,
             metadata=dict(hit.metadata),
-            media_url=media_url(hit.id),
-            thumbnail_url=thumbnail_url(hit.id),
+            media_url=self._folder + media_url(hit.id),
+            thumbnail_url=self._folder + thumbnail_url(hit.id),
         )
+
+    def _moment(self, moment: Moment) -> MomentOut:
+        fields: dict[str, Any] = {
+            name: getattr(moment, name)
+            for name in ("id", "start_s", "end_s", "keyframe_s", "score", "rerank_score")
+        }
+        return MomentOut(**fields, thumbnail_url=self._folder + thumbnail_url(moment.id))
 
     def path(self, path: str) -> str:
         """The way from the folder that was indexed down to a file; its name if there is none."""
@@ -107,23 +116,15 @@ class Shapes:
 
 
 def media_url(id: str) -> str:
-    """Where the file of a record is."""
+    """Where the file of a record is, below the library's folder."""
     return f"/v1/media/{id}"
 
 
 def thumbnail_url(id: str) -> str:
-    """Where the small picture of a record is."""
+    """Where the small picture of a record is, below the library's folder."""
     return f"/v1/thumbnails/{id}"
 
 
 def with_queue(timings_ms: Mapping[str, float], queue_ms: float) -> dict[str, float]:
     """Timings with the wait before."""
     return {"queue": round(queue_ms, 3), **timings_ms}
-
-
-def _moment(moment: Moment) -> MomentOut:
-    fields: dict[str, Any] = {
-        name: getattr(moment, name)
-        for name in ("id", "start_s", "end_s", "keyframe_s", "score", "rerank_score")
-    }
-    return MomentOut(**fields, thumbnail_url=thumbnail_url(moment.id))

@@ -9,16 +9,30 @@ import socket
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from secondglance.server.serving import Serving
-
 LOOK_EVERY_S = 0.05
+
+
+class Stoppable(Protocol):
+    """What is served, a library or several."""
+
+    def stop(self, why: str) -> None:
+        """Takes no more work, and is not ready any more; what runs goes on."""
+        ...
+
+    def stop_work(self) -> None:
+        """Ends what runs."""
+        ...
+
+    def remove_uploads(self) -> None:
+        """Ends decoding, and removes what was uploaded."""
+        ...
 
 
 class StoppableServer(uvicorn.Server):
@@ -29,7 +43,7 @@ class StoppableServer(uvicorn.Server):
 
     Args:
         config: Of uvicorn.
-        app: With `state.serving` once it has started.
+        app: With `state.serving` once it has started, a `Stoppable`.
         shutdown_s: How long what runs may go on.
         exit_now: Ends the process with a status, on a second signal.
     """
@@ -53,7 +67,7 @@ class StoppableServer(uvicorn.Server):
         """Runs in the main thread on SIGINT and SIGTERM, between two steps of the loop."""
         if self.signal_number is not None:
             with contextlib.suppress(Exception):
-                self._serving.inputs.close()  # nobody else removes uploaded files
+                self._serving.remove_uploads()  # nobody else removes uploaded files
             self._exit_now(128 + sig)
             return
         self.signal_number = sig
@@ -68,12 +82,12 @@ class StoppableServer(uvicorn.Server):
         ends = time.monotonic() + self._shutdown_s
         while self._busy() and time.monotonic() < ends:
             await asyncio.sleep(LOOK_EVERY_S)
-        self._serving.queue.stop_all()
+        self._serving.stop_work()
         await super().shutdown(sockets)
 
     @property
-    def _serving(self) -> Serving:
-        found: Serving = self._app.state.serving
+    def _serving(self) -> Stoppable:
+        found: Stoppable = self._app.state.serving
         return found
 
     def _busy(self) -> bool:

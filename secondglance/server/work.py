@@ -7,6 +7,7 @@ searches that run side by side share the reranker's batches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import os
@@ -14,13 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from secondglance.errors import StoppedError
 from secondglance.rerank.stopping import stoppable
 from secondglance.server.problems import ApiError
+from secondglance.server.turns import Turns
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -47,6 +48,7 @@ class WorkQueue:
         waiting: Requests that wait besides these, at most.
         timeout_s: For a request, waiting included.
         on_wait: Called with the seconds that a request waited.
+        turns: Shared with other queues; then `concurrency` is theirs. None for turns of its own.
     """
 
     def __init__(
@@ -56,14 +58,16 @@ class WorkQueue:
         waiting: int = 64,
         timeout_s: float = 300.0,
         on_wait: Callable[[float], None] = lambda _: None,
+        turns: Turns | None = None,
     ) -> None:
-        self.concurrency = concurrency or default_concurrency()
+        self._turns = turns or Turns(concurrency or default_concurrency())
+        self._turns.join(self)
+        self._owns_turns = turns is None
+        self.concurrency = self._turns.count
         self.max_waiting = waiting
         self._timeout_s = timeout_s
         self._on_wait = on_wait
-        self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="request")
-        self._free = asyncio.Semaphore(self.concurrency)
-        self._only = asyncio.Lock()  # two that wait for all turns would wait for each other
+        self._only = asyncio.Lock()
         self._took: deque[float] = deque(maxlen=RECENT)
         self._stops: set[threading.Event] = set()
         self.waiting = 0
@@ -105,7 +109,7 @@ class WorkQueue:
                 return function()
 
         context = contextvars.copy_context()
-        return asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
+        return asyncio.get_running_loop().run_in_executor(self._turns.threads, context.run, work)
 
     @asynccontextmanager
     async def turn(self, ends: float | None = None) -> AsyncIterator[threading.Event]:
@@ -120,7 +124,7 @@ class WorkQueue:
         ends = time.monotonic() + self._timeout_s if ends is None else ends
         if self.closed:
             raise ApiError(503, "stopping", self.closed, headers={"Retry-After": "5"})
-        if self._free.locked() and self.waiting >= self.max_waiting:
+        if self.waiting >= self.max_waiting and not self._turns.has_room(self):
             raise ApiError(
                 429,
                 "too-many-requests",
@@ -130,7 +134,7 @@ class WorkQueue:
         began = time.monotonic()
         self.waiting += 1
         try:
-            await asyncio.wait_for(self._free.acquire(), ends - began)
+            await asyncio.wait_for(self._turns.take(self), ends - began)
         except asyncio.TimeoutError:
             raise self._too_long() from None
         finally:
@@ -147,7 +151,7 @@ class WorkQueue:
             self._stops.discard(stop)
             self.running -= 1
             self._took.append(time.monotonic() - started)
-            self._free.release()
+            self._turns.give_back(self)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -157,20 +161,13 @@ class WorkQueue:
             ApiError: 503 if the time is over before what runs has ended.
         """
         ends = time.monotonic() + self._timeout_s
-        async with self._only:
-            held = 0
+        async with self._only, contextlib.AsyncExitStack() as stack:
+            left_s = max(0.0, ends - time.monotonic())
             try:
-                while held < self.concurrency:
-                    try:
-                        left_s = max(0.0, ends - time.monotonic())
-                        await asyncio.wait_for(self._free.acquire(), left_s)
-                    except asyncio.TimeoutError:
-                        raise self._too_long() from None
-                    held += 1
-                yield
-            finally:
-                for _ in range(held):
-                    self._free.release()
+                await stack.enter_async_context(self._turns.alone(self, left_s))
+            except asyncio.TimeoutError:
+                raise self._too_long() from None
+            yield
 
     def retry_after_s(self) -> int:
         """Seconds after which there is likely room, from how long the last requests took."""
@@ -183,9 +180,11 @@ class WorkQueue:
             stop.set()
 
     def close(self) -> None:
-        """Ends all work and the threads."""
+        """Ends all work, and the threads unless they are shared."""
         self.stop_all()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._turns.leave(self)
+        if self._owns_turns:
+            self._turns.close()
 
     def _too_long(self) -> ApiError:
         return ApiError(

@@ -14,8 +14,9 @@ import pytest
 
 from secondglance.library import Library
 from secondglance.server.options import ServerOptions
+from secondglance.server.several import Member, create_app_of_several
 from tests.media import picture
-from tests.served import served
+from tests.served import running, served
 
 GUIDE = Path(__file__).parents[2] / "docs" / "serve.md"
 COMMANDS = [
@@ -25,6 +26,7 @@ COMMANDS = [
     if command
 ]
 ADDRESS = "http://127.0.0.1:7860"
+FOLDER = f"{ADDRESS}/libraries"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there")
 
@@ -40,9 +42,13 @@ def test_every_command_of_the_guide_works(library: Library, tmp_path: Path) -> N
     record = library.search("a dog", kind="image", rerank=False, k=1).hits[0].id
     known = {"id:RECORD": f"id:{record}", "/RECORD": f"/{record}"}
     answers: dict[str, str] = {}
-    with served(library, ServerOptions(port=0)) as url:
+    several = [Member(name=name, library=library) for name in ("photos", "lectures")]
+    with (
+        served(library, ServerOptions(port=0)) as url,
+        running(create_app_of_several(several, ServerOptions(port=0))) as url_of_several,
+    ):
         for command in COMMANDS:
-            shown = command.replace(ADDRESS, url)
+            shown = command.replace(ADDRESS, url_of_several if FOLDER in command else url)
             for written, real in known.items():
                 shown = shown.replace(written, real)
             done = subprocess.run(
@@ -72,6 +78,8 @@ def test_every_command_of_the_guide_works(library: Library, tmp_path: Path) -> N
         json.loads(a) for c, a in answers.items() if "/v1/search" in c and "stream" not in c
     ]
     assert all(answer["hits"] for answer in searches)
+    listed = next(answer for command, answer in answers.items() if command.strip().endswith(FOLDER))
+    assert [entry["name"] for entry in json.loads(listed)] == ["photos", "lectures"]
     reranks = [json.loads(a) for c, a in answers.items() if "/v1/rerank" in c]
     for answer in reranks:
         scores = [result["relevance_score"] for result in answer["results"]]

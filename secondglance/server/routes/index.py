@@ -58,6 +58,8 @@ def _library(server: Serving) -> LibraryOut:
         )
     failures = [FileFailure(**failure) for failure in found["failures"]]
     return LibraryOut(
+        name=server.name,
+        title=server.title,
         preset=found["preset"],
         store=found["store"],
         index=found["index"],
@@ -86,7 +88,7 @@ async def index(request: Request, response: Response, asked: IndexRequest) -> An
     """
     server = serving(request)
     job = await asyncio.to_thread(_queued, server, asked)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"{server.folder}/v1/jobs/{job.id}"
     return await asyncio.to_thread(_job, server, job)
 
 

@@ -38,8 +38,8 @@ POLICY = "; ".join(
     )
 )
 """Content-Security-Policy of the page: its own files, and nothing that stands in the HTML."""
-PLACE = "/static/@/"
-"""In `index.html`, for the address of this version's files."""
+PLACE = "static/@/"
+"""In documents, for the address of this version's files."""
 FOREVER = "public, max-age=31536000, immutable"
 ASK = "no-cache"
 
@@ -50,12 +50,12 @@ class Pages:
 
     Attributes:
         version: Hash of all of them. Addresses with it may be kept for ever.
-        index: The page.
-        files: By their path below the folder.
+        documents: HTML by its file's name.
+        files: Of other kinds, by their path below the folder.
     """
 
     version: str
-    index: bytes
+    documents: Mapping[str, bytes]
     files: Mapping[str, bytes]
 
 
@@ -65,26 +65,38 @@ def pages() -> Pages:
     found = {
         path.relative_to(FOLDER).as_posix(): path.read_bytes()
         for path in sorted(FOLDER.rglob("*"))
-        if path.suffix in TYPES or path.name == "index.html"
+        if path.suffix in TYPES or path.suffix == ".html"
     }
     digest = hashlib.sha256()
     for name, data in found.items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     version = digest.hexdigest()[:16]
-    index = found.pop("index.html").replace(PLACE.encode(), f"/static/{version}/".encode())
-    return Pages(version=version, index=index, files=found)
+    # Relative: the page of a library among several is not at the top.
+    place = f"static/{version}/".encode()
+    documents = {
+        name: found.pop(name).replace(PLACE.encode(), place)
+        for name in list(found)
+        if name.endswith(".html")
+    }
+    return Pages(version=version, documents=documents, files=found)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """The page."""
+    return document(request, "index.html")
+
+
+def document(request: Request, name: str) -> Response:
+    """A page by its file's name."""
     found = pages()
     headers = {
         "Content-Security-Policy": POLICY,
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-    return _answer(request, found.index, "text/html; charset=utf-8", found.version, ASK, headers)
+    data = found.documents[name]
+    return _answer(request, data, "text/html; charset=utf-8", found.version, ASK, headers)
 
 
 @router.api_route("/static/{path:path}", methods=["GET", "HEAD"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from secondglance.server.security import cookie_name, session_token, unauthorized
+from secondglance.server.security import cookie_name, cookie_path, unauthorized
 
 if TYPE_CHECKING:
     from secondglance.server.security import Access
@@ -20,6 +20,9 @@ class SessionOut(BaseModel):
 
     required: bool
     ok: bool
+    keys: bool | None = Field(
+        default=None, description="where there are several libraries: whether any has keys"
+    )
 
 
 class SessionRequest(BaseModel):
@@ -30,11 +33,16 @@ class SessionRequest(BaseModel):
     key: Annotated[str, Field(max_length=1000)]
 
 
-@router.get("/session")
+@router.get("/session", response_model_exclude_none=True)
 async def get_session(request: Request) -> SessionOut:
     """Whether a key is needed, and whether this client has shown one."""
-    required = bool(_access(request).keys)
-    return SessionOut(required=required, ok=not required or hasattr(request.state, "key"))
+    access = _access(request)
+    required = bool(access.keys) and access.demands_key
+    return SessionOut(
+        required=required,
+        ok=not required or hasattr(request.state, "key"),
+        keys=access.tells_of_keys(),
+    )
 
 
 @router.post("/session", status_code=204, response_class=Response)
@@ -53,6 +61,7 @@ async def post_session(request: Request, asked: SessionRequest) -> Response:
         cookie_name(request.scope),
         access.sessions.begin(name),
         max_age=int(access.sessions.seconds),
+        path=cookie_path(request.scope),
         httponly=True,
         samesite="strict",
         secure=https,
@@ -63,9 +72,12 @@ async def post_session(request: Request, asked: SessionRequest) -> Response:
 @router.delete("/session", status_code=204, response_class=Response)
 async def delete_session(request: Request) -> Response:
     """Ends the session of this client, if there is one."""
-    _access(request).sessions.end(session_token(request.scope))
+    _access(request).end_session(request.scope)
     answer = Response(status_code=204)
-    answer.delete_cookie(cookie_name(request.scope), httponly=True, samesite="strict")
+    for path in dict.fromkeys((cookie_path(request.scope), "/")):
+        answer.delete_cookie(
+            cookie_name(request.scope), path=path, httponly=True, samesite="strict"
+        )
     return answer
 
 

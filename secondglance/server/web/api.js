@@ -5,6 +5,9 @@ import { toast } from './ui.js';
 
 const MOST_RETRIES = 8;
 
+/** An address of the interface, which lies below the page: a library among several has a folder. */
+export const at = (path) => new URL(`.${path}`, location.href).pathname + (path.includes('?') ? path.slice(path.indexOf('?')) : '');
+
 /** An answer that is no success: what is wrong (`detail`) and what to do (`remedy`). */
 export class Problem extends Error {
   constructor(status, body = {}) {
@@ -31,7 +34,7 @@ async function send(method, path, { json, body, signal, type, patient = true } =
   for (let tries = 0; ; tries += 1) {
     let answer;
     try {
-      answer = await fetch(path, {
+      answer = await fetch(at(path), {
         method, headers, signal, credentials: 'same-origin',
         body: json === undefined ? body : JSON.stringify(json),
       });
@@ -105,6 +108,8 @@ function event(block) {
 }
 
 /** Where the small picture of a record is. */
-export const thumbnail = (id, size) => `/v1/thumbnails/${encodeURIComponent(id)}?size=${size}`;
+export const thumbnail = (id, size) => at(`/v1/thumbnails/${encodeURIComponent(id)}?size=${size}`);
 /** Where the file of a record is. */
-export const media = (id) => `/v1/media/${encodeURIComponent(id)}`;
+export const media = (id) => at(`/v1/media/${encodeURIComponent(id)}`);
+/** Where the small picture of an upload is. */
+export const preview = (id) => at(`/v1/uploads/${encodeURIComponent(id)}/thumbnail`);

@@ -1,19 +1,20 @@
 // Starts the page: tabs, theme, language, keys of the keyboard, and the key of the server.
 
-import { call, get, onKeyNeeded } from './api.js';
+import { at, get, onKeyNeeded } from './api.js';
 import * as evaluate from './evaluate.js';
 import * as i18n from './i18n.js';
 import * as library from './library.js';
 import * as rerank from './rerank.js';
 import * as search from './search.js';
-import { button, dialog, drawIcons, h, icon } from './ui.js';
+import { askForKey, language, theme } from './shell.js';
+import { button, dialog, drawIcons, h } from './ui.js';
 
 const { t } = i18n;
 const TABS = ['search', 'rerank', 'evaluate', 'library'];
 const TITLES = { search: 'tab.search', rerank: 'tab.rerank', evaluate: 'tab.evaluate', library: 'tab.library' };
 const lastOf = {}; // where each tab was left
 let current = null;
-let asking = null;
+let place = 'secondglance'; // of several libraries the title of this one
 
 /** Shows what the address after `#` says: a tab, and what is in it. */
 function route() {
@@ -35,33 +36,8 @@ function route() {
   else if (tab === 'evaluate') evaluate.show(found);
   else if (tab === 'library') library.show();
   const words = tab === 'search' ? found.get('q') : null;
-  document.title = `${words || t(TITLES[tab])} – secondglance`;
+  document.title = `${words || t(TITLES[tab])} – ${place}`;
   if (changed && tab === 'search' && !parameters && matchMedia('(hover: hover)').matches) document.getElementById('q').focus({ preventScroll: true });
-}
-
-function theme() {
-  const toggle = document.getElementById('theme');
-  const dark = () => {
-    const chosen = document.documentElement.dataset.theme;
-    return chosen ? chosen === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
-  };
-  const draw = () => toggle.replaceChildren(icon(dark() ? 'sun' : 'moon'));
-  toggle.addEventListener('click', () => {
-    const next = dark() ? 'light' : 'dark';
-    document.documentElement.dataset.theme = next;
-    i18n.store('theme', next);
-    draw();
-  });
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
-  draw();
-}
-
-function language() {
-  document.getElementById('language').addEventListener('click', async () => {
-    const next = i18n.LANGUAGES[(i18n.LANGUAGES.indexOf(i18n.language) + 1) % i18n.LANGUAGES.length];
-    i18n.store('language', next);
-    await i18n.use(next);
-  });
 }
 
 const KEYS = [['/', 'keys.focus'], ['↑ ↓ ← →', 'keys.arrows'], ['Enter', 'keys.open'], ['Esc', 'keys.close'], ['m', 'keys.like'], ['r', 'keys.pass'], ['?', 'keys.help']];
@@ -72,7 +48,7 @@ function help() {
     h('header', {}, h('h2', { t: 'keys.title' }), button({ icon: 'close', label: 'app.close', on: { click: () => box.close() } })),
     h('dl', { class: 'keys' }, ...KEYS.flatMap(([key, text]) => [h('dt', {}, ...key.split(' ').map((each) => h('kbd', {}, each))), h('dd', { t: text })])),
     h('p', { class: 'muted', t: 'keys.more' }),
-    h('p', {}, h('a', { href: '/docs', target: '_blank', rel: 'noopener', t: 'keys.api' })));
+    h('p', {}, h('a', { href: at('/docs'), target: '_blank', rel: 'noopener', t: 'keys.api' })));
 }
 
 function keyboard() {
@@ -96,29 +72,16 @@ function keyboard() {
   });
 }
 
-/** Asks for the key of the server; all who wait for it share one dialog. */
-function askForKey() {
-  asking ??= new Promise((resolve) => {
-    let ok = false;
-    const field = h('input', { type: 'password', label: 'key.label', placeholder: 'key.label', autocomplete: 'current-password', required: true });
-    const wrong = h('p', { class: 'notice warn', role: 'alert', hidden: true, t: 'key.wrong' });
-    const form = h('form', { on: { submit: async (event) => {
-      event.preventDefault();
-      wrong.hidden = true;
-      try {
-        await call('POST', '/v1/session', { json: { key: field.value }, patient: false });
-        ok = true;
-        box.close();
-      } catch (error) {
-        wrong.hidden = false;
-        wrong.textContent = error.status === 401 || error.status === 403 ? t('key.wrong') : error.detail;
-        field.select();
-      }
-    } } }, h('p', { t: 'key.about' }), field, wrong, h('div', { class: 'row end' }, h('button', { type: 'submit', class: 'primary', t: 'key.go' })));
-    const box = dialog({ className: 'small key', label: 'key.title', onClose: () => { asking = null; resolve(ok); } }, h('h2', { t: 'key.title' }), form);
-    field.focus();
-  });
-  return asking;
+/** Says which library of several this is, and leads to the others. */
+async function sayPlace() {
+  const name = location.pathname.match(/\/libraries\/([^/]+)\/$/)?.[1];
+  if (!name) return;
+  const found = await get('/v1/library').catch(() => null);
+  place = found?.title || name;
+  const link = document.getElementById('place');
+  link.replaceChildren(h('span', {}, place));
+  i18n.say(link, { label: ['libraries.all', { name: place }] });
+  link.hidden = false;
 }
 
 async function start() {
@@ -136,6 +99,7 @@ async function start() {
   addEventListener('address', route);
   const session = await get('/v1/session').catch(() => null);
   if (session?.required && !session.ok) await askForKey();
+  await sayPlace();
   route();
   document.body.dataset.ready = '1';
 }

@@ -1,6 +1,6 @@
 // The Evaluate tab: reports of `secondglance evaluate`, each in a frame that can reach nothing.
 
-import { get } from './api.js';
+import { at, get } from './api.js';
 import { date, t } from './i18n.js';
 import { failure, h, icon, state } from './ui.js';
 
@@ -29,7 +29,7 @@ export async function show(parameters) {
     return;
   }
   const chosen = reports.find((report) => report.name === parameters.get('report')) ?? reports[0];
-  const address = `/v1/reports/${encodeURIComponent(chosen.name)}`;
+  const address = at(`/v1/reports/${encodeURIComponent(chosen.name)}`);
   root.replaceChildren(title, h('div', { class: 'reports' },
     h('nav', { class: 'panel', label: 'evaluate.list' }, ...reports.map((report) => h('a', {
       href: `#evaluate?report=${encodeURIComponent(report.name)}`, class: report === chosen ? 'on' : '', 'aria-current': report === chosen ? 'true' : null,

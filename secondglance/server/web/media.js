@@ -1,6 +1,6 @@
 // Pictures and clips that the user brings: from a drop, the clipboard or a file dialog.
 
-import { call, Problem } from './api.js';
+import { call, preview as previewOf, Problem } from './api.js';
 import { t } from './i18n.js';
 import { clock, h, icon, toast } from './ui.js';
 
@@ -32,7 +32,7 @@ export async function upload(file) {
     reference: found.reference,
     kind: found.kind,
     name: file.name,
-    preview: `/v1/uploads/${encodeURIComponent(found.id)}/thumbnail`,
+    preview: previewOf(found.id),
     seconds: found.duration_s ?? null,
   };
 }

@@ -1,6 +1,6 @@
 // The Search tab.
 
-import { get, Problem, search, thumbnail } from './api.js';
+import { get, preview as previewOf, Problem, search, thumbnail } from './api.js';
 import { lookAround } from './around.js';
 import { open as openDetails } from './details.js';
 import { saveHits } from './exports.js';
@@ -178,7 +178,7 @@ function fill() {
     const id = reference.split(':', 2)[1];
     chip = {
       reference, kind: state.video ? 'video' : 'image', name: state.name,
-      preview: reference.startsWith('id:') ? thumbnail(id, 128) : `/v1/uploads/${encodeURIComponent(id)}/thumbnail`,
+      preview: reference.startsWith('id:') ? thumbnail(id, 128) : previewOf(id),
     };
   }
   $('query-chips').replaceChildren(...(reference ? [h('span', { class: 'chip' }, preview(chip),
