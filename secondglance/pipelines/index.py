@@ -21,8 +21,8 @@ from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.describe import DescribeJob
 from secondglance.pipelines.embed import LocalEngine
-from secondglance.pipelines.records import caption_text, file_payload
 from secondglance.pipelines.ray_engine import RayEngine, check_ray
+from secondglance.pipelines.records import caption_text, file_payload
 from secondglance.pipelines.removal import (
     MANY_SHARE,
     Confirm,

@@ -117,7 +117,7 @@ class Refused:
     remedy: str | None = None
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     def __init__(self, problem: str, remedy: str | None = None) -> None:
         super().__init__(problem)
         self.refused = Refused(problem, remedy)
@@ -133,7 +133,7 @@ def drive(pipe: Connection, cluster: Cluster, version: str) -> None:
         pipe.send(Ready(driver.cpus()))
         while (command := pipe.recv()) is not None:
             driver.do(command)
-    except _Unusable as unusable:
+    except _UnusableError as unusable:
         pipe.send(unusable.refused)
     except (EOFError, BrokenPipeError):
         pass
@@ -215,15 +215,15 @@ class _Driver:
         except Exception as error:
             reason = " ".join(str(error).split())[:400]
             if "ersion mismatch" in reason:
-                raise _Unusable(
+                raise _UnusableError(
                     f"the Ray cluster at {address} runs other versions: {reason}",
                     "install the same versions of Python, ray and secondglance on every node",
                 ) from None
             if address is None:
-                raise _Unusable(
+                raise _UnusableError(
                     f"Ray cannot start on this machine: {reason}", "index with --engine local"
                 ) from None
-            raise _Unusable(
+            raise _UnusableError(
                 f"no Ray cluster can be joined at {address}: {reason}",
                 "run this on a machine of the cluster; `ray status` there must work",
             ) from None
@@ -243,7 +243,7 @@ class _Driver:
             try:
                 import secondglance
             except ImportError as error:
-                return f"is not there: {error}"
+                return f"that cannot be imported ({error})"
             return secondglance.__version__
 
         names = {
@@ -252,7 +252,7 @@ class _Driver:
             if node["Resources"].get("CPU", 0) > 0
         }
         if not names:
-            raise _Unusable(
+            raise _UnusableError(
                 "the Ray cluster has no node with CPUs", "add nodes, or `ray start --num-cpus=N`"
             )
         remote = self._ray.remote(num_cpus=0, max_retries=1)(probe)
@@ -264,7 +264,7 @@ class _Driver:
         }
         done, silent = self._ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_S)
         if silent:
-            raise _Unusable(
+            raise _UnusableError(
                 f"node {asked[silent[0]]} of the Ray cluster ran nothing within {PROBE_S:g} s",
                 "see `ray status`, and the node's logs",
             )
@@ -272,12 +272,11 @@ class _Driver:
             try:
                 found = self._ray.get(answer)
             except Exception as error:
-                found = f"cannot be asked: {str(error).strip().splitlines()[-1]}"
+                found = f"of no known version ({str(error).strip().splitlines()[-1]})"
             if found != version:
-                raise _Unusable(
-                    f"secondglance on node {asked[answer]} of the Ray cluster {found}"
-                    if " " in found
-                    else f"node {asked[answer]} has secondglance {found}, this program is {version}",
+                raise _UnusableError(
+                    f"node {asked[answer]} of the Ray cluster has secondglance {found}, "
+                    f"this program is {version}",
                     "install the same version of secondglance on every node",
                 )
 
@@ -405,5 +404,3 @@ def _store_bytes() -> int:
     except (OSError, AttributeError):
         free = LOCAL_STORE_BYTES
     return max(80_000_000, min(LOCAL_STORE_BYTES, int(free * 0.6)))
-
-

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from secondglance.types import Vector
 
 ROUND_FILES, ROUND_BYTES = 200_000, 10**12
-"""Files that are hashed before any of them is embedded. Each round loads the model on every actor."""
+"""Of files that are hashed before any of them is embedded; each round loads the models anew."""
 
 ANSWERS_S = 5.0
 """How long an address may take to accept a connection."""
@@ -123,7 +123,9 @@ class RayEngine:
                 raise
             raise ClusterError(
                 f"{error.problem}; {done} of {len(self._items)} files are done and stored",
-                remedy=f"{error.remedy or ''}; then run the same command again to go on".lstrip("; "),
+                remedy=f"{error.remedy or ''}; then run the same command again to go on".lstrip(
+                    "; "
+                ),
             ) from None
         finally:
             self._end()
@@ -308,10 +310,7 @@ class RayEngine:
         works = {id(pending.work.item): pending.work for pending in self._pending.values()}
         at_once = 1 if alone else min(FILES_PER_CALL, 1 + len(works) // (4 * self._cpus))
         return [
-            [
-                File(works[id(item)].content, item.path, item.kind, item.sidecars)
-                for item in portion
-            ]
+            [File(works[id(item)].content, item.path, item.kind, item.sidecars) for item in portion]
             for portion in portions([work.item for work in works.values()], at_once)
         ]
 

@@ -23,7 +23,7 @@ from secondglance.ingest.decode import Decoded, Limits, decode_all, decode_frame
 from secondglance.ingest.images import Preprocessing
 from secondglance.ingest.media_types import FileKind
 from secondglance.ingest.workers import DecodePool
-from secondglance.pipelines.build import open_embedder
+from secondglance.pipelines import build
 from secondglance.pipelines.decode_calls import FRAMES_PER_CALL
 from secondglance.pipelines.records import content_hash
 from secondglance.sections import RecallSettings
@@ -277,7 +277,7 @@ def _model(embedding: Embedding, threads: int) -> ClipEmbedder:
     # Ray allows as many threads as the actor has CPUs, by its own counting; see `ray_driver`.
     torch.set_num_threads(threads)
     try:
-        model = open_embedder(embedding.recall)
+        model = build.open_embedder(embedding.recall)
     except SecondGlanceError:
         raise
     except Exception as error:
