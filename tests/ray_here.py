@@ -14,8 +14,14 @@ import torch
 
 from secondglance.ingest import workers
 from secondglance.pipelines import ray_driver, ray_stages
-from secondglance.pipelines.ray_driver import Done, EmbedCommand, HashCommand, Ready, Rows
-from secondglance.pipelines.ray_stages import File
+from secondglance.pipelines.ray_messages import (
+    Done,
+    EmbedCommand,
+    File,
+    HashCommand,
+    Ready,
+    Rows,
+)
 
 Command = HashCommand | EmbedCommand
 

@@ -13,18 +13,23 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from secondglance.pipelines.ray_stages import (
-    Decoding,
-    Embedder,
-    Embedding,
+from secondglance.pipelines.ray_messages import (
+    Cluster,
+    Done,
+    EmbedCommand,
     File,
-    Row,
+    HashCommand,
+    Ready,
+    Refused,
+    Rows,
+)
+from secondglance.pipelines.ray_stages import (
+    Embedder,
     calls_table,
     decode_files,
     hash_files,
@@ -43,78 +48,8 @@ ROWS_PER_BATCH = {"cuda": 256, "cpu": 32}
 STALLED_S = 60.0
 """After a node was lost: so long without any answer, and the pass is begun anew."""
 PROBE_S = 60.0
+END_S = 10.0
 LOCAL_STORE_BYTES = 2_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Where to run.
-
-    Attributes:
-        address: Of a cluster; None starts Ray on this machine.
-        workers: Decoders; 0 for one a CPU.
-        folder: For what Ray and this process write; emptied by the caller.
-        gpus: Whether embedding may use the cluster's GPUs.
-    """
-
-    address: str | None
-    workers: int
-    folder: Path
-    gpus: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HashCommand:
-    """Hash files, called so."""
-
-    calls: Sequence[Sequence[File]]
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedCommand:
-    """Decode and embed files, called so; `alone`: each call in a task of its own."""
-
-    calls: Sequence[Sequence[File]]
-    decoding: Decoding
-    embedding: Embedding
-    alone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Connected; so many CPUs there are."""
-
-    cpus: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Some answers."""
-
-    rows: Sequence[Row]
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A command is done as far as it could be.
-
-    Attributes:
-        node_lost: Whether a node went meanwhile: what is not answered was perhaps there.
-        stalled: Whether the cluster does nothing since: this process should be replaced.
-        error: The last thing that went wrong, for the user.
-    """
-
-    node_lost: bool
-    stalled: bool = False
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The cluster cannot be used."""
-
-    problem: str
-    remedy: str | None = None
 
 
 class _UnusableError(Exception):
@@ -161,6 +96,8 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)  # Ray's own handler takes what it started along
+    time.sleep(END_S)
+    os._exit(1)
 
 
 class _LastError(logging.Handler):

@@ -28,6 +28,20 @@ from secondglance.errors import ClusterError, InputError, MissingExtraError
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.decode_calls import FILES_PER_CALL
 from secondglance.pipelines.embed import portions
+from secondglance.pipelines.ray_messages import (
+    Cluster,
+    Decoding,
+    Done,
+    EmbedCommand,
+    Embedding,
+    Failure,
+    File,
+    HashCommand,
+    Ready,
+    Refused,
+    Row,
+    Rows,
+)
 from secondglance.pipelines.storing import Storing
 from secondglance.pipelines.work import Work
 from secondglance.rerank import stopping
@@ -36,11 +50,9 @@ from secondglance.types import MediaItem, Segment
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from secondglance.pipelines.ray_driver import Done
-    from secondglance.pipelines.ray_stages import Decoding, Embedding, Failure, File, Row
     from secondglance.types import Vector
 
-ROUND_FILES, ROUND_BYTES = 200_000, 10**12
+ROUND_FILES, ROUND_BYTES = 200_000, 2 * 10**11
 """Of files that are hashed before any of them is embedded; each round loads the models anew."""
 
 ANSWERS_S = 5.0
@@ -104,6 +116,7 @@ class RayEngine:
         self._process: BaseProcess | None = None
         self._folder: Path | None = None
         self._cpus = 1
+        self._is_busy = False
         self._pending: dict[str, _Pending] = {}
 
     def run(self) -> None:
@@ -132,7 +145,7 @@ class RayEngine:
 
     def _start(self) -> None:
         from secondglance.ingest.workers import start_process
-        from secondglance.pipelines.ray_driver import Cluster, Ready, Refused, drive
+        from secondglance.pipelines.ray_driver import drive
 
         if self._address not in (None, "auto"):
             _check_answers(str(self._address))
@@ -161,7 +174,8 @@ class RayEngine:
             with contextlib.suppress(OSError):
                 self._pipe.send(None)
             self._pipe.close()
-            process.join(0.2)
+            # One that is busy does not listen; what it does is of no use any more.
+            process.join(0 if self._is_busy else END_S)
             for stop in (process.terminate, process.kill):
                 if process.is_alive():
                     stop()
@@ -181,16 +195,15 @@ class RayEngine:
                     )
             return self._pipe.recv()
         except (EOFError, OSError):
-            raise ClusterError(
-                "the Ray cluster was lost, or the process that speaks to it was killed",
-                remedy="bring the cluster up again",
-            ) from None
+            raise ClusterError(LOST, remedy=BRING_UP) from None
 
     def _ask(self, command: Any, take: Callable[[Sequence[Row]], None]) -> Done:
         """Gives the cluster something to do, and what comes of it to `take`."""
-        from secondglance.pipelines.ray_driver import Rows
-
-        self._pipe.send(command)
+        self._is_busy = True
+        try:
+            self._pipe.send(command)
+        except OSError:
+            raise ClusterError(LOST, remedy=BRING_UP) from None
         while isinstance(message := self._receive(), Rows):
             for row in message.rows:
                 if row[1] == "fatal":
@@ -202,6 +215,7 @@ class RayEngine:
         if done.stalled:
             self._end()
             self._start()
+        self._is_busy = False
         return done
 
     def _ask_until_answered(
@@ -235,9 +249,6 @@ class RayEngine:
 
     def _new_works(self, items: Sequence[MediaItem]) -> list[Work]:
         """Hashes files; copies and moves are linked, the others are returned."""
-        from secondglance.pipelines.ray_driver import HashCommand
-        from secondglance.pipelines.ray_stages import File
-
         answers: dict[int, str | OSError] = {}
         works: list[Work] = []
         files = [File(str(at), item.path, item.kind) for at, item in enumerate(items)]
@@ -272,7 +283,6 @@ class RayEngine:
         return works
 
     def _embed(self, works: Sequence[Work]) -> None:
-        from secondglance.pipelines.ray_driver import EmbedCommand
 
         decoding, embedding = self._wanted()
         self._pending = {work.content: _Pending(work) for work in works}
@@ -286,7 +296,6 @@ class RayEngine:
         self._pending = {}
 
     def _wanted(self) -> tuple[Decoding, Embedding]:
-        from secondglance.pipelines.ray_stages import Decoding, Embedding
 
         embedder = self._parts.embedder()
         settings = self._parts.settings
@@ -305,7 +314,6 @@ class RayEngine:
         return decoding, embedding
 
     def _calls(self, *, alone: bool) -> list[list[File]]:
-        from secondglance.pipelines.ray_stages import File
 
         works = {id(pending.work.item): pending.work for pending in self._pending.values()}
         at_once = 1 if alone else min(FILES_PER_CALL, 1 + len(works) // (4 * self._cpus))
@@ -356,6 +364,8 @@ class RayEngine:
                 yield pending.work, pending.work.segments[position], answer
 
 
+LOST = "the Ray cluster was lost, or the process that speaks to it was killed"
+BRING_UP = "bring the cluster up again"
 WORKER_LOST = "the worker that had it was killed twice, as when a node has too little memory"
 
 

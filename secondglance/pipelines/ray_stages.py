@@ -11,43 +11,21 @@ import functools
 import pickle
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from secondglance.errors import EmbedderMismatchError, MediaError, ModelError, SecondGlanceError
-from secondglance.ingest.decode import Decoded, Limits, decode_all, decode_frames, go_on
-from secondglance.ingest.images import Preprocessing
-from secondglance.ingest.media_types import FileKind
+from secondglance.ingest.decode import Decoded, decode_all, decode_frames, go_on
 from secondglance.ingest.workers import DecodePool
 from secondglance.pipelines import build
 from secondglance.pipelines.decode_calls import FRAMES_PER_CALL
+from secondglance.pipelines.ray_messages import Decoding, Embedding, Failure, File, Row
 from secondglance.pipelines.records import content_hash
-from secondglance.sections import RecallSettings
 
 if TYPE_CHECKING:
     from secondglance.ingest.embedder import ClipEmbedder, Vectors
-
-What: TypeAlias = Literal["hash", "opened", "failed", "pixels", "text", "vector", "lost", "fatal"]
-Row: TypeAlias = "tuple[str, What, int, bytes, bytes]"
-"""Key of the file, what this is, position of the segment, what is known of the file, the data.
-
-=======  ==========================================  ========================================
-what     about (pickled; empty where not given)      data
-=======  ==========================================  ========================================
-hash     hash of the content, or `Failure`
-opened   `Decoded` without pixels
-failed   `Failure`
-pixels   of the first segment: `Decoded`             uint8 (height, width, 3)
-text     of the first segment: `Decoded`             UTF-8
-vector   as the picture or text had                  float32 (dim,)
-lost     as the picture or text had                  why there is no vector, UTF-8; or empty
-fatal    an error that ends the job
-=======  ==========================================  ========================================
-"""
 
 SCHEMA = pa.schema(
     [
@@ -58,43 +36,6 @@ SCHEMA = pa.schema(
         ("data", pa.large_binary()),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file to read; `key` comes back with everything that is said of it."""
-
-    key: str
-    path: Path
-    kind: FileKind
-    sidecars: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is nothing, and the node where the file does not exist, if that is why."""
-
-    reason: str
-    unseen_on: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How files are decoded: as the embedder wants it, within limits."""
-
-    preprocessing: Preprocessing
-    limits: Limits
-    timeout_s: float
-    max_memory_mb: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embedding:
-    """Which model embeds; its fingerprint must be the library's."""
-
-    recall: RecallSettings
-    fingerprint: str
-    preprocessing: Preprocessing
 
 
 def calls_table(calls: Sequence[Sequence[File]]) -> pa.Table:
@@ -231,7 +172,9 @@ class Embedder:
         self._model: ClipEmbedder
         try:
             self._model = _model(embedding, threads)
-        except SecondGlanceError as error:
+        except Exception as error:
+            if not isinstance(error, SecondGlanceError):
+                error = ModelError(f"the model cannot be loaded: {error}")
             self._fatal = type(error)(
                 f"on node {platform.node()}: {error.problem}", remedy=error.remedy
             )
@@ -276,12 +219,7 @@ def _model(embedding: Embedding, threads: int) -> ClipEmbedder:
 
     # Ray allows as many threads as the actor has CPUs, by its own counting; see `ray_driver`.
     torch.set_num_threads(threads)
-    try:
-        model = build.open_embedder(embedding.recall)
-    except SecondGlanceError:
-        raise
-    except Exception as error:
-        raise ModelError(f"the model cannot be loaded: {error}") from error
+    model = build.open_embedder(embedding.recall)
     if model.fingerprint != embedding.fingerprint:
         raise EmbedderMismatchError(
             f"{embedding.recall.model} has other weights ({model.fingerprint}) than the library's "

@@ -49,6 +49,7 @@ class Nodes:
 def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else they wait for all else on a busy machine
         # What the nodes import; theirs is no pytest.
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         with warnings.catch_warnings(action="ignore"):

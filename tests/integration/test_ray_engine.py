@@ -25,9 +25,11 @@ from secondglance.errors import (
     StoppedError,
 )
 from secondglance.ingest.embedder import ClipEmbedder
+from secondglance.ingest.media_types import FileKind
 from secondglance.pipelines import ray_stages
 from secondglance.pipelines.index import IndexInterruptedError, IndexStoppedError, Progress
-from secondglance.pipelines.ray_driver import Done, EmbedCommand, HashCommand, Rows
+from secondglance.pipelines.ray_driver import _blocks
+from secondglance.pipelines.ray_messages import Done, EmbedCommand, File, HashCommand, Rows
 from secondglance.rerank.stopping import stoppable
 from tests.hazards import hazardous_decode_all
 from tests.libraries import Open, counts, verify
@@ -374,6 +376,31 @@ def test_a_node_with_another_checkpoint_ends_the_job(
     with pytest.raises(EmbedderMismatchError, match=r"on node .* has other weights .*every node"):
         library.index([tmp_path / "media"], engine="ray")
     assert library.status()["failures"] == []
+
+
+def test_work_is_cut_so_that_every_cpu_has_some_and_long_files_go_alone() -> None:
+    def calls(kind: FileKind, count: int, at_once: int) -> list[list[File]]:
+        return [
+            [File(f"{kind}-{call}-{file}", Path("x"), kind) for file in range(at_once)]
+            for call in range(count)
+        ]
+
+    def sizes(calls: list[list[File]], **options: Any) -> list[int]:
+        return [sum(map(len, block)) for block in _blocks(calls, 4, **options)]
+
+    many = calls("image", 1000, 8)
+    assert set(sizes(many, alone=False)) == {64}
+    assert sum(sizes(many, alone=False)) == 8000
+    assert max(sizes(calls("image", 4, 8), alone=False)) == 8
+    assert sizes(calls("image", 5, 1), alone=True) == [1] * 5
+    mixed = [*calls("image", 8, 8), *calls("video", 2, 1), *calls("text", 3, 1), *many]
+    blocks = _blocks(mixed, 4, alone=False)
+    assert [file.key for block in blocks for call in block for file in call] == [
+        file.key for call in mixed for file in call
+    ]
+    for block in blocks:
+        kinds = [file.kind for call in block for file in call]
+        assert "video" not in kinds or kinds == ["video"]
 
 
 def test_without_the_package_the_error_says_how_to_get_it(
