@@ -36,12 +36,12 @@ from secondglance.pipelines.ray_stages import (
     rows_of,
 )
 
-ACTOR_CPUS, TASK_CPUS = 0.1, 0.9
+ACTOR_CPUS, TASK_CPUS = 0.01, 0.9
 """What an embedding actor and a decoding task count as, of a node's CPUs.
 
 As on one machine, there is a decoder for each CPU, of low priority, and one embedder that uses all
-of them. Tasks that count as 0.9 leave each CPU room for an actor, so actors that come over from a
-node that was lost never take the place of the last decoder."""
+of them. Tasks that count as 0.9 leave each CPU room for ten actors: those that come over from nodes
+that were lost must not take the place of the last decoder, or all would wait for ever."""
 
 FILES_PER_TASK = 64
 ROWS_PER_BATCH = {"cuda": 256, "cpu": 32}
