@@ -24,7 +24,8 @@ from tests.libraries import Open, counts, verify
 from tests.media import picture, write_pictures
 
 pytest.importorskip("ray", reason="ray is not installed")
-pytestmark = pytest.mark.usefixtures("one_embedder")
+# Each node starts a dozen processes, which takes a while on a busy machine.
+pytestmark = [pytest.mark.usefixtures("one_embedder"), pytest.mark.timeout(900)]
 
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
@@ -79,7 +80,7 @@ def test_a_node_killed_half_way_leaves_the_library_that_one_machine_does(
     for number in range(60):  # large enough that decoding takes a while, each of its own content
         (media / f"{number:02}.jpg").write_bytes(content + number.to_bytes(2, "big"))
     if MALFORMED.is_dir():
-        for name in (*sorted(MUST_FAIL), "mp4_named.jpg", "rotate90.mp4", "NO_EXTENSION"):
+        for name in (*sorted(MUST_FAIL), "mp4_named.jpg", "rotate90.mp4"):
             shutil.copy(MALFORMED / "files" / name, media)
     recall = {**open_library.settings["recall"], "batch_size": 4}
     locally, on_ray = open_library("locally"), open_library("on-ray", recall=recall)
