@@ -12,6 +12,7 @@ SecondGlanceError            one line for the user: what is wrong, and the remed
 |   `-- LibraryBusyError     another process is writing to the library
 |-- StoreError               the vector store is unreachable or refuses an operation
 |   `-- DimensionError       a vector's length is not the store's
+|-- ClusterError             a Ray cluster cannot be started or reached, or was lost
 |-- RerankError              the second pass as a whole failed; recall order is still good
 `-- StoppedError             whoever asked went away; nothing failed
 """
@@ -86,6 +87,10 @@ class StoreError(SecondGlanceError):
 
 class DimensionError(StoreError):
     """A vector's length is not the store's."""
+
+
+class ClusterError(SecondGlanceError):
+    """A Ray cluster cannot be started or reached, or was lost while it worked."""
 
 
 class RerankError(SecondGlanceError):

@@ -26,6 +26,7 @@ from secondglance.pipelines.near import SAME_SHARE
 from secondglance.pipelines.opening import follow_stamp, open_parts, stamp_state
 from secondglance.pipelines.removal import Confirm
 from secondglance.pipelines.sharing import SharedModels
+from secondglance.sections import Engine
 from secondglance.types import Content, IndexReport, Kind, PairScore, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Library(Moving):
         confirm: Confirm | None = None,
         wait: bool = False,
         retry_failed: bool = False,
+        engine: Engine | None = None,
+        address: str | None = None,
         on_progress: Callable[[index_pipeline.Progress], None] = lambda _: None,
     ) -> IndexReport:
         """Brings the library up to date with folders and files; see `pipelines.index.index`.
@@ -111,9 +114,12 @@ class Library(Moving):
             confirm: Asked before a prune removes more than a tenth of the files; None refuses.
             wait: For another process that indexes into this library, instead of an error.
             retry_failed: Try files again that failed before and did not change.
+            engine: What decodes and embeds: this machine, or a Ray cluster; None: the settings'.
+            address: Of the cluster; None: `ingest.ray_address`.
             on_progress: Called often.
 
         Raises:
+            ClusterError: Ray cannot be started or reached, or was lost; see `pipelines.index`.
             InputError: A path does not exist, or there is none.
             LibraryBusyError: Another process indexes into this library.
             LibraryError: The folder cannot be written.
@@ -126,6 +132,8 @@ class Library(Moving):
                 prune=prune,
                 confirm=confirm,
                 retry_failed=retry_failed,
+                engine=engine,
+                address=address,
                 on_progress=on_progress,
             )
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Engine = Literal["local", "ray"]
 
 
 class _Section(BaseModel):
@@ -150,6 +151,13 @@ class StoreSettings(_Section):
 class IngestSettings(_Section):
     """How files are read, and the limits that untrusted bytes meet."""
 
+    engine: Engine = Field(
+        default="local", description="what decodes and embeds: this machine, or a Ray cluster"
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="host:port of the cluster, or auto; none: RAY_ADDRESS, or Ray on this machine",
+    )
     workers: int = Field(default=0, ge=0, le=256, description="decode processes; 0: from the cores")
     timeout_s: float = Field(default=60.0, gt=0, description="for decoding one file")
     max_pixels: int = Field(default=178_956_970, ge=1, description="of one picture or frame")

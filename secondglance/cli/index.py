@@ -58,7 +58,13 @@ def index(
         float | None,
         typer.Option(help="Segments a second of a video, of equal length, instead of its shots."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="How to run: local.")] = "local",
+    engine: Annotated[
+        str | None, typer.Option(help="local or ray: on this machine, or on a Ray cluster.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="ray: host:port of the cluster, or auto; left out: Ray on this machine."),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
@@ -69,8 +75,12 @@ def index(
     folders named are removed. A file that cannot be read is listed with its reason. What lies on
     a drive that is away is kept.
     """
-    if engine != "local":
-        raise typer.BadParameter(f"{engine!r} is not available; use local", param_hint="--engine")
+    if engine not in (None, "local", "ray"):
+        raise typer.BadParameter(f"{engine!r} is not local or ray", param_hint="--engine")
+    if address is not None:
+        if engine == "local":
+            raise typer.BadParameter("goes with --engine ray", param_hint="--address")
+        engine = "ray"
     if watch and (prune or retry_failed):
         raise typer.BadParameter(
             "goes with neither --prune nor --retry-failed", param_hint="--watch"
@@ -80,7 +90,13 @@ def index(
     from secondglance.pipelines.removal import RemovalRefusedError
 
     settings = overrides(set_ or ())
-    given = {"workers": workers, "max_segment_s": max_segment_s, "fps": fps}
+    given = {
+        "workers": workers,
+        "max_segment_s": max_segment_s,
+        "fps": fps,
+        "engine": engine,
+        "ray_address": address,
+    }
     for name, value in given.items():
         if value is not None:
             settings.setdefault("ingest", {})[name] = value

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any, ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -50,6 +51,13 @@ class _Worker(SpawnProcess):
 class _Context(SpawnContext):
     # Spawned, not forked: torch and gRPC run threads, whose locks a fork would copy as held.
     Process = _Worker
+
+
+def start_process(target: Callable[..., None], *args: Any) -> BaseProcess:
+    """Runs a function in a process of its own, which ends when this one does."""
+    process = _Context().Process(target=target, args=args, daemon=True)
+    process.start()
+    return process
 
 
 def default_workers() -> int:

@@ -20,7 +20,8 @@ from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.describe import DescribeJob
-from secondglance.pipelines.embed import EmbedJob
+from secondglance.pipelines.embed import LocalEngine
+from secondglance.pipelines.ray_engine import RayEngine, check_ray
 from secondglance.pipelines.records import caption_text, file_payload
 from secondglance.pipelines.removal import (
     MANY_SHARE,
@@ -29,7 +30,9 @@ from secondglance.pipelines.removal import (
     agreed,
     find_gone,
 )
+from secondglance.pipelines.storing import Storing
 from secondglance.rerank import stopping
+from secondglance.sections import Engine
 from secondglance.types import FileFailure, IndexReport, MediaItem, Record
 
 DESCRIBED_AT_ONCE = 2000
@@ -74,6 +77,8 @@ def index(
     confirm: Confirm | None = None,
     retry_failed: bool = False,
     postponed: Set[Path] = frozenset(),
+    engine: Engine | None = None,
+    address: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
     """Brings a library up to date with folders and files.
@@ -89,6 +94,8 @@ def index(
             (files to remove, files in all); None refuses.
         retry_failed: Try files again that failed before and did not change.
         postponed: Files to leave as they are known, because they are still being written.
+        engine: What decodes and embeds; None: `ingest.engine`.
+        address: Of the Ray cluster; None: `ingest.ray_address`.
         on_progress: Called often.
 
     Raises:
@@ -96,7 +103,13 @@ def index(
         RemovalRefusedError: All is done but for removing what is gone: it is too much.
         IndexInterruptedError: Ctrl-C; what was embedded is stored.
         IndexStoppedError: It was told to stop; what was embedded is stored.
+        MissingExtraError: Ray is not installed.
+        ClusterError: Ray cannot be started or reached, or was lost; what was embedded is stored.
     """
+    engine = engine or parts.settings.ingest.engine
+    address = address or parts.settings.ingest.ray_address
+    if engine == "ray":
+        check_ray(address)
     roots = check_paths(paths, is_known=parts.catalog.knows)
     if not roots and not prune:
         raise InputError("nothing to index", remedy="name at least one folder or file")
@@ -109,7 +122,7 @@ def index(
     try:
         try:
             run.scan(roots)
-            run.embed()
+            run.embed(engine, address)
         except KeyboardInterrupt:
             raise IndexInterruptedError(run.report()) from None
         refusal = run.tidy(prune=prune, confirm=confirm)
@@ -141,7 +154,7 @@ class _Run:
         self._scan = Scan()
         self._todo: list[MediaItem] = []
         self._known_failures: list[FileFailure] = []
-        self._job: EmbedJob | None = None
+        self._job: Storing | None = None
         self._present: dict[Path, int] = {}
         self._sidecars: dict[str, tuple[Path, ...]] = {}
         self._describing: DescribeJob | None = None
@@ -205,13 +218,16 @@ class _Run:
             else:
                 self._unchanged += 1
 
-    def embed(self) -> None:
+    def embed(self, engine: Engine, address: str | None) -> None:
         """Decodes, embeds and stores what is to do."""
         if not self._todo:
             return
         self._on_progress(Progress(stage="load", done=0, total=0))
-        self._job = EmbedJob(self._parts, self._todo, on_progress=self._on_embed)
-        self._job.run()
+        self._job = Storing(self._parts, on_progress=self._on_embed)
+        if engine == "ray":
+            RayEngine(self._parts, self._todo, self._job, address=address).run()
+        else:
+            LocalEngine(self._parts, self._todo, self._job).run()
 
     def _on_embed(self, done: int, failed: int, segments: int) -> None:
         total = len(self._todo)
