@@ -21,6 +21,7 @@ from secondglance.pipelines.builtin import (
     reranker_folder,
     shipped_sha256,
 )
+from secondglance.pipelines.leases import Lease
 from secondglance.pipelines.store_slot import StoreSlot
 from secondglance.sections import RecallSettings, RerankSettings, StoreSettings
 
@@ -61,13 +62,28 @@ class Parts:
         folder: The library folder.
         settings: How to make the parts.
         catalog: Already open.
+        lease: Says to others that the store is in use; released with the parts.
+        embedder: The first pass's model, if it is loaded.
     """
 
-    def __init__(self, folder: Path, settings: Settings, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        catalog: Catalog,
+        *,
+        lease: Lease | None = None,
+        embedder: ClipEmbedder | None = None,
+    ) -> None:
         self.folder = folder
+        self.data = catalog.path.parent
         self.settings = settings
         self.catalog = catalog
         self.is_new = False
+        self.stamped = (0, 0)
+        self._lease = lease
+        self._given = embedder
+        self._lent = False
         self._making = threading.RLock()
         self._slot = StoreSlot()
         self._scores: ScoreCache | None = None
@@ -117,12 +133,14 @@ class Parts:
         """The vector store; opening it needs the embedder's dimension once."""
         return self._once(lambda: self._slot.get(self._open_store))
 
-    def use_store(self, settings: StoreSettings) -> None:
-        """Takes another store from now on; searches that are under way end on the old one."""
+    def hand_over(self, to: Parts) -> None:
+        """Gives the models that are loaded to other parts that have the same settings for them."""
         with self._making:
-            if settings != self.settings.store:
-                self._slot.retire()
-                self.settings = self.settings.model_copy(update={"store": settings})
+            if self.settings.recall == to.settings.recall and "_embedder" in self.__dict__:
+                to._given = self._embedder
+            if self.settings.rerank == to.settings.rerank and "_reranker" in self.__dict__:
+                to.__dict__["_reranker"] = self._reranker
+                to._scores, self._scores, self._lent = self._scores, None, True
 
     def words(self) -> Words:
         """The word index, which may have to take in changes yet; see `Words.sync`."""
@@ -146,6 +164,7 @@ class Parts:
         """Frees the memory of both models; the next use loads them again."""
         with self._making:
             self.__dict__.pop("_embedder", None)
+            self._given = None
             reranker = self.__dict__.pop("_reranker", None)
             close_reranker(reranker)
             if self._scores is not None:
@@ -161,7 +180,7 @@ class Parts:
     def _embedder(self) -> ClipEmbedder:
         recall = self.settings.recall
         name = "/".join(filter(None, (recall.model, recall.pretrained)))
-        embedder = open_embedder(recall)
+        embedder = self._given or open_embedder(recall)
         stamped = self.catalog.get_meta("fingerprint")
         if stamped is None:
             self.catalog.set_meta("dim", str(embedder.dim))
@@ -170,8 +189,9 @@ class Parts:
             raise EmbedderMismatchError(
                 f"the library {self.folder} was made with the embedder "
                 f"{self.catalog.get_meta('embedder') or stamped}, not with {name}",
-                remedy="leave out --preset and recall.model to keep the library's own model, "
-                "or index into a new folder",
+                remedy="leave out --preset and recall.model to keep the library's own model; if "
+                "the files of that model were replaced, put them back, or name the new ones by "
+                f"another path: secondglance index --library {self.folder} --set recall.model=...",
             )
         if self.catalog.get_meta("embedder") != name and self.writable:
             self.catalog.set_meta("embedder", name)
@@ -180,13 +200,13 @@ class Parts:
     def _open_store(self) -> Store:
         dim = self.catalog.get_meta("dim")
         dimension = int(dim) if dim is not None else self._embedder.dim
-        return open_store(self.folder, self.settings.store, dim=dimension)
+        return open_store(self.data, self.settings.store, dim=dimension)
 
     def _open_words(self) -> Words:
         if self._words is None:
             from secondglance.pipelines.words import Words
 
-            self._words = Words(self.folder, self.catalog.path)
+            self._words = Words(self.data, self.catalog.path)
         return self._words
 
     @cached_property
@@ -210,10 +230,15 @@ class Parts:
             self._words = None
         if self._scores is not None:
             self._scores.close()
-        if self.settings.rerank.backend == "remote" and "_reranker" in self.__dict__:
+        remote = self.settings.rerank.backend == "remote" and "_reranker" in self.__dict__
+        if remote and not self._lent:
             self.unload()
-        self.close_store()
-        self.catalog.close()
+        try:
+            self.close_store()
+        finally:
+            self.catalog.close()
+            if self._lease is not None:
+                self._lease.release()
 
 
 def open_embedder(settings: RecallSettings) -> ClipEmbedder:
