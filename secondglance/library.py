@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
@@ -192,8 +193,8 @@ class Library(Moving):
         Raises:
             InputError: The query, the filter or a number cannot be used.
         """
-        with self._reading() as parts:
-            return search_pipeline.search(
+        found = self._retrying(
+            lambda parts: search_pipeline.search(
                 parts,
                 Query(text=query) if isinstance(query, str) else query,
                 k=k,
@@ -208,6 +209,10 @@ class Library(Moving):
                 words=words,
                 on_recall=on_recall,
             )
+        )
+        if self._trouble is None:
+            return found
+        return dataclasses.replace(found, warnings=(*found.warnings, self._trouble))
 
     def rerank(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -342,8 +347,7 @@ class Library(Moving):
 
     def located(self, id: str) -> Located | None:
         """What a record is and where its file is, inside the indexed folders; see `locate`."""
-        with self._reading() as parts:
-            return locate.locate(parts, id)
+        return self._retrying(lambda parts: locate.locate(parts, id))
 
     def roots(self) -> tuple[str, ...]:
         """The folders that were indexed."""

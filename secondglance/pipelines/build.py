@@ -94,6 +94,11 @@ class Parts:
         """Whether the library folder may be written."""
         return os.access(self.folder, os.W_OK)
 
+    @property
+    def leased(self) -> bool:
+        """Whether nobody can remove the vectors while these parts are open."""
+        return self._lease is not None and self._lease.holds
+
     @cached_property
     def limits(self) -> Limits:
         """What one file may cost."""

@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from secondglance.errors import SecondGlanceError
+from secondglance.errors import CatalogError, SecondGlanceError, StoreError
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.generations import sweep_if_free
 from secondglance.pipelines.locking import writing
 from secondglance.pipelines.opening import Said, follow, stamp_state
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REST_S = 30.0
+"""Between two tries to follow: each may load a model."""
 
 
 class Following:
@@ -34,6 +41,9 @@ class Following:
         self._users: Counter[Parts] = Counter()
         self._swapping = threading.Lock()
         self._following = threading.RLock()
+        self._failed_at = (0, 0)
+        self._rest_until = 0.0
+        self._trouble: str | None = None
 
     @contextlib.contextmanager
     def _reading(self, *, now: bool = False) -> Iterator[Parts]:
@@ -57,6 +67,19 @@ class Following:
                     del self._users[parts]
             self._retire(parts)
 
+    def _retrying(self, work: Callable[[Parts], T]) -> T:
+        """Does `work`; again if the vectors were removed under it, where no lock keeps them."""
+        with self._reading() as parts:
+            try:
+                answer = work(parts)
+                if parts.leased or stamp_state(self.folder) == parts.stamped:
+                    return answer
+            except (StoreError, CatalogError):
+                if stamp_state(self.folder) == parts.stamped:
+                    raise
+        with self._reading(now=True) as parts:
+            return work(parts)
+
     @contextlib.contextmanager
     def _changing(self, *, wait: bool = False) -> Iterator[Parts]:
         """As `_reading`, while no other process writes to the library.
@@ -68,15 +91,30 @@ class Following:
             yield parts
 
     def _follow(self, *, wait: bool = False) -> None:
-        if stamp_state(self.folder) == self._parts.stamped:
+        state = stamp_state(self.folder)
+        if state == self._parts.stamped:
             return
-        if not self._following.acquire(blocking=wait):
+        resting = self._failed_at == state and time.monotonic() < self._rest_until
+        if (resting and not wait) or not self._following.acquire(blocking=wait):
             return
         try:
             before = self._parts
             if stamp_state(self.folder) == before.stamped:
                 return
-            parts = follow(before, self._said)
+            try:
+                parts = follow(before, self._said)
+            except SecondGlanceError as error:
+                if wait or not before.leased:
+                    raise
+                # The old vectors are there as long as they are in use: better than no answer.
+                self._failed_at, self._rest_until = state, time.monotonic() + REST_S
+                self._trouble = (
+                    f"the library has changed, and what it has now cannot be used: {error}; "
+                    "answers come from what it had"
+                )
+                logger.warning("%s", self._trouble)
+                return
+            self._trouble = None
             with self._swapping:
                 self._parts = parts
             self._retire(before)

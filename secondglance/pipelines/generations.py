@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from secondglance.config import PRESET_NAMES, read_preset
 from secondglance.errors import LibraryError
@@ -61,10 +61,6 @@ class Generation:
     def is_at(self, stamp: dict[str, Any]) -> bool:
         """Whether it is the data that a stamp names."""
         return _place(self.stamp) == _place(stamp)
-
-    def has_models_of(self, stamp: dict[str, Any]) -> bool:
-        """Whether it was made with the first pass's model of a stamp."""
-        return bool(self.stamp["recall"] == stamp["recall"])
 
 
 def _place(stamp: dict[str, Any]) -> tuple[Any, ...]:
@@ -113,6 +109,9 @@ def read_generations(library: Path) -> list[Generation]:
             # A name that leads elsewhere must never be followed: what is listed may be removed.
             if not is_data_name(str(each.stamp.get("data", TOP))):
                 raise ValueError(f"data = {each.stamp['data']!r} names no folder of a library")
+            if each.state not in get_args(State) or not isinstance(each.stamp["recall"], dict):
+                raise ValueError(f"{each.state!r} is no state, or the model is not said")
+            each.is_at({})  # raises where the store makes no sense
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:

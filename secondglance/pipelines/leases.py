@@ -32,6 +32,11 @@ class Lease:
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is a lock that others heed."""
+        return self._descriptor is not None
+
     @classmethod
     def take(cls, path: Path, *, alone: bool = False) -> Lease | None:
         """Takes the lock without waiting; None if somebody else stands in the way.

@@ -81,10 +81,13 @@ def check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> 
     for name in ("model", "pretrained", "revision"):
         now = getattr(resolved.recall, name)
         if name in made_with and made_with[name] != now:
+            variable = f"SECONDGLANCE_RECALL__{name.upper()}"
             raise EmbedderMismatchError(
                 f"the library {folder} was made with recall.{name} = {made_with[name]!r}, "
                 f"not {now!r}",
-                remedy="leave that setting out; or change the model of the library, which is "
+                remedy=f"unset {variable}"
+                if variable in os.environ
+                else "leave that setting out; or change the model of the library, which is "
                 f"searched meanwhile: secondglance index --library {folder} --preset NAME, or "
                 "--set recall.model=...",
             )

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_killed_at_any_moment_the_library_has_one_model(
         # Nothing is left of any model but this one.
         assert read_generations(folder) == []
         data = {json.loads((folder / "library.json").read_text()).get("data", ".")}
-        there = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("catalog.sqlite")}
+        there = {
+            path.parent.relative_to(folder).as_posix() for path in folder.rglob("catalog.sqlite")
+        }
         assert there == data
     assert killed >= len(POINTS)
 
@@ -181,7 +184,7 @@ def test_searches_go_on_while_another_process_changes_the_model(
             for thread in threads:
                 seen = len(thread.answers)
                 while len(thread.answers) < seen + 2 and thread.error is None:
-                    pass
+                    time.sleep(0.005)
                 thread.stop()
             assert done.get("indexed") == PICTURES, done
             # This process searched the old ones until now, so it removed them.
