@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secondglance.config import Settings
-from secondglance.ingest.presence import absence
 from secondglance.ingest.scan import check_paths
 from secondglance.pipelines import duplicates as duplicates_pipeline
-from secondglance.pipelines import fitting, locate
 from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines import judge as judge_pipeline
+from secondglance.pipelines import locate
 from secondglance.pipelines import search as search_pipeline
 from secondglance.pipelines import verify as verify_pipeline
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.judge import POOL_SYSTEMS, Pool, PoolSystem
 from secondglance.pipelines.locate import Located
-from secondglance.pipelines.locking import writing
 from secondglance.pipelines.moving import Moving
 from secondglance.pipelines.near import SAME_SHARE
-from secondglance.pipelines.opening import follow_stamp, open_parts, stamp_state
+from secondglance.pipelines.opening import Said, open_parts
 from secondglance.pipelines.removal import Confirm
 from secondglance.pipelines.sharing import SharedModels
+from secondglance.pipelines.status import library_status
 from secondglance.sections import Engine
 from secondglance.types import Content, IndexReport, Kind, PairScore, Query, SearchResult
 
@@ -48,11 +47,11 @@ class Library(Moving):
     >>> library.search("two dogs on a beach", k=5).hits          # doctest: +SKIP
     """
 
-    def __init__(self, folder: Path, parts: Parts, *, warnings: Sequence[str] = ()) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, parts: Parts, said: Said, *, warnings: Sequence[str] = ()
+    ) -> None:
+        super().__init__(folder, parts, said)
         self.warnings = tuple(warnings)
-        self._parts = parts
-        self._stamped = stamp_state(folder)
 
     @classmethod
     def open(
@@ -82,15 +81,16 @@ class Library(Moving):
             EmbedderMismatchError: The settings name another CLIP model than the library's.
             ConfigError: A setting is unknown or not allowed.
         """
-        root, parts, warnings = open_parts(
-            folder, preset=preset, config=config, create=create, settings=settings, models=models
-        )
-        return cls(root, parts, warnings=warnings)
+        file = Path(config).expanduser() if config is not None else None
+        said = Said(preset=preset, config=file, settings=settings)
+        root, parts, warnings = open_parts(folder, said, create=create, models=models)
+        return cls(root, parts, said, warnings=warnings)
 
     @property
     def settings(self) -> Settings:
         """The settings in force."""
-        return self._parts.settings
+        with self._reading() as parts:
+            return parts.settings
 
     def index(
         self,
@@ -125,9 +125,9 @@ class Library(Moving):
             LibraryError: The folder cannot be written.
             IndexStoppedError: It was told to stop; its report says what was done.
         """
-        with self._writing(wait=wait):
-            return index_pipeline.index(
-                self._parts,
+        with self._changing(wait=wait) as parts:
+            report = index_pipeline.index(
+                parts,
                 paths,
                 prune=prune,
                 confirm=confirm,
@@ -136,6 +136,7 @@ class Library(Moving):
                 address=address,
                 on_progress=on_progress,
             )
+            return self._with_others(parts, report)
 
     def watch(
         self,
@@ -164,26 +165,24 @@ class Library(Moving):
         from secondglance.pipelines.watch import watch
 
         def index(roots: Sequence[Path], postponed: Set[Path]) -> IndexReport:
-            with self._writing(wait=True):
+            with self._changing(wait=True) as parts:
                 try:
                     return index_pipeline.index(
-                        self._parts, roots, postponed=postponed, on_progress=on_progress
+                        parts, roots, postponed=postponed, on_progress=on_progress
                     )
                 finally:
-                    self._parts.close_store()
+                    parts.close_store()
 
+        with self._reading() as parts:
+            checked = check_paths(paths, is_known=parts.catalog.knows)
         return watch(
-            check_paths(paths, is_known=self._parts.catalog.knows),
+            checked,
             index,
             exclude=self.folder,
             settle_s=settle_s,
             stop=stop or threading.Event(),
             on_report=on_report,
         )
-
-    def _writing(self, *, wait: bool) -> contextlib.AbstractContextManager[None]:
-        """Keeps other processes from writing to the library."""
-        return writing(self.folder, wait=wait)
 
     def search(
         self,
@@ -206,29 +205,26 @@ class Library(Moving):
         Raises:
             InputError: The query, the filter or a number cannot be used.
         """
-        self._follow()
-        return search_pipeline.search(
-            self._parts,
-            Query(text=query) if isinstance(query, str) else query,
-            k=k,
-            recall=recall,
-            rerank=rerank,
-            filter=filter,
-            kind=kind,
-            min_score=min_score,
-            budget_ms=budget_ms,
-            group=group,
-            group_duplicates=group_duplicates,
-            words=words,
-            on_recall=on_recall,
+        found = self._retrying(
+            lambda parts: search_pipeline.search(
+                parts,
+                Query(text=query) if isinstance(query, str) else query,
+                k=k,
+                recall=recall,
+                rerank=rerank,
+                filter=filter,
+                kind=kind,
+                min_score=min_score,
+                budget_ms=budget_ms,
+                group=group,
+                group_duplicates=group_duplicates,
+                words=words,
+                on_recall=on_recall,
+            )
         )
-
-    def _follow(self) -> None:
-        """Another process may have moved the library to another store."""
-        stamped = stamp_state(self.folder)
-        if stamped != self._stamped:
-            follow_stamp(self.folder, self._parts)
-            self._stamped = stamped
+        if self._trouble is None:
+            return found
+        return dataclasses.replace(found, warnings=(*found.warnings, self._trouble))
 
     def rerank(
         self, query: Content, documents: Sequence[Content], *, instruction: str | None = None
@@ -240,7 +236,8 @@ class Library(Moving):
             ModelError: The reranker cannot be loaded.
             RerankError: The second pass as a whole failed.
         """
-        return self._parts.reranker().score(query, documents, instruction=instruction)
+        with self._reading() as parts:
+            return parts.reranker().score(query, documents, instruction=instruction)
 
     def explain(
         self, query: str | Query, candidate: str | Content, **options: Unpack[ExplainOptions]
@@ -258,7 +255,8 @@ class Library(Moving):
         from secondglance.pipelines.explain_hit import explain
 
         asked = Query(text=query) if isinstance(query, str) else query
-        return explain(self._parts, asked, candidate, **options)
+        with self._reading() as parts:
+            return explain(parts, asked, candidate, **options)
 
     def shown_picture(self, record_id: str) -> Image.Image | None:
         """The picture of a record in full size, of a video its keyframe; None for a text.
@@ -271,7 +269,8 @@ class Library(Moving):
         """
         from secondglance.pipelines.explain_hit import shown_picture
 
-        return shown_picture(self._parts, record_id)
+        with self._reading() as parts:
+            return shown_picture(parts, record_id)
 
     def evaluate(
         self, queries: Sequence[EvaluationQuery], qrels: Qrels, **options: Unpack[EvaluateOptions]
@@ -283,7 +282,8 @@ class Library(Moving):
         """
         from secondglance.pipelines.evaluate import evaluate
 
-        return evaluate(self._parts, queries, qrels, **options)
+        with self._reading() as parts:
+            return evaluate(parts, queries, qrels, **options)
 
     def load(self) -> None:
         """Loads both models now, so that the first search does not wait for them.
@@ -291,8 +291,9 @@ class Library(Moving):
         Raises:
             ModelError: A checkpoint cannot be found, fetched or loaded.
         """
-        self._parts.embedder()
-        self._parts.reranker()
+        with self._reading() as parts:
+            parts.embedder()
+            parts.reranker()
 
     def loaded(self) -> dict[Literal["recall", "rerank"], int]:
         """Bytes of memory of the models that are loaded; loads none."""
@@ -300,7 +301,8 @@ class Library(Moving):
 
     def unload(self) -> None:
         """Frees the memory of both models, after what they work on; the next search loads them."""
-        self._parts.unload()
+        with self._reading() as parts:
+            parts.unload()
 
     def duplicates(
         self,
@@ -313,11 +315,12 @@ class Library(Moving):
         Raises:
             InputError: The threshold is out of range.
         """
-        return duplicates_pipeline.find_duplicates(
-            self._parts,
-            threshold=SAME_SHARE if threshold is None else threshold,
-            on_progress=on_progress,
-        )
+        with self._reading() as parts:
+            return duplicates_pipeline.find_duplicates(
+                parts,
+                threshold=SAME_SHARE if threshold is None else threshold,
+                on_progress=on_progress,
+            )
 
     def pool(
         self,
@@ -332,13 +335,15 @@ class Library(Moving):
         Raises:
             InputError: A system or the depth is not allowed, or there is nothing to judge.
         """
-        return judge_pipeline.pool(
-            self._parts, queries, systems=systems, depth=depth, on_progress=on_progress
-        )
+        with self._reading() as parts:
+            return judge_pipeline.pool(
+                parts, queries, systems=systems, depth=depth, on_progress=on_progress
+            )
 
     def unknown_documents(self, documents: Sequence[str]) -> list[str]:
         """Those ids of documents in judgments that name no file of the library."""
-        return judge_pipeline.unknown_documents(self._parts, documents)
+        with self._reading() as parts:
+            return judge_pipeline.unknown_documents(parts, documents)
 
     def verify(self, *, repair: bool = False) -> verify_pipeline.Verification:
         """Compares catalog and store, id by id; see `pipelines.verify.verify`.
@@ -347,17 +352,19 @@ class Library(Moving):
             LibraryBusyError: Another process indexes into this library.
         """
         if not self._parts.writable:
-            return verify_pipeline.verify(self._parts)
-        with self._writing(wait=False):
-            return verify_pipeline.verify(self._parts, repair=repair)
+            with self._reading() as parts:
+                return verify_pipeline.verify(parts)
+        with self._changing() as parts:
+            return verify_pipeline.verify(parts, repair=repair)
 
     def located(self, id: str) -> Located | None:
         """What a record is and where its file is, inside the indexed folders; see `locate`."""
-        return locate.locate(self._parts, id)
+        return self._retrying(lambda parts: locate.locate(parts, id))
 
     def roots(self) -> tuple[str, ...]:
         """The folders that were indexed."""
-        return tuple(self._parts.catalog.roots())
+        with self._reading() as parts:
+            return tuple(parts.catalog.roots())
 
     def counts(self) -> dict[str, int]:
         """What the library holds, once its store has answered; opens no model.
@@ -365,32 +372,15 @@ class Library(Moving):
         Raises:
             StoreError: The store cannot be reached or opened.
         """
-        self._follow()
-        if self._parts.catalog.get_meta("dim") is not None:
-            self._parts.store().count()
-        return self._parts.catalog.counts()
+        with self._reading() as parts:
+            if parts.catalog.get_meta("dim") is not None:
+                parts.store().count()
+            return parts.catalog.counts()
 
     def status(self) -> dict[str, Any]:
         """What the library holds and how it is set up; opens no model."""
-        catalog = self._parts.catalog
-        store = self._parts.store() if catalog.get_meta("dim") is not None else None
-        return {
-            "library": str(self.folder),
-            "preset": self.settings.preset,
-            "embedder": catalog.get_meta("embedder"),
-            "reranker": self.settings.rerank.model,
-            "store": self.settings.store.backend,
-            "index": store.capabilities.index if store else None,
-            "vectors": store.count() if store else 0,
-            "counts": catalog.counts(),
-            "fit": fitting.describe_fit(self._parts),
-            "roots": [
-                {"path": root, "present": away is None, "absence": away, "files": files}
-                for root, files in catalog.roots().items()
-                for away in (absence(root),)
-            ],
-            "failures": [{"path": f.path, "reason": f.reason} for f in catalog.failures()],
-        }
+        with self._reading() as parts:
+            return library_status(parts)
 
     def __enter__(self) -> Library:
         return self

@@ -1,14 +1,19 @@
 """One process that has imported everything, and forks a run of `index` for each kill.
 
 Speaks lines of JSON: {"library", "media", "settings", "kill_after_s"} -> {"killed"} or the report,
-what `verify` says, and how often each file's records are stored.
+what `verify` says, and how often each file's records are stored. With "change" (settings of another
+model) instead of "media" the model is changed; "kill_at" ([module, function, call, "before" or
+"after"]) ends that where it hurts, and "limit_bytes" lets no file grow beyond.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import itertools
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,6 +24,7 @@ import open_clip  # noqa: F401 - what takes long is imported before the fork
 import pymilvus  # noqa: F401
 import torch
 
+from secondglance.errors import SecondGlanceError
 from secondglance.library import Library
 from secondglance.retrieve import exact, faiss_store, milvus_store  # noqa: F401
 
@@ -33,7 +39,7 @@ def main() -> None:
         if child == 0:
             os.setpgid(0, 0)
             os.close(reader)
-            _run(order, writer)
+            _change(order, writer) if "change" in order else _run(order, writer)
             os._exit(0)
         os.close(writer)
         print(json.dumps(_wait(child, reader, order.get("kill_after_s"))), flush=True)
@@ -65,6 +71,39 @@ def _run(order: dict[str, Any], writer: int) -> None:
     found = {"before": before, "report": report.to_dict(), "after": after, "stored": stored}
     os.write(writer, json.dumps(found).encode())
     os.close(writer)
+
+
+def _change(order: dict[str, Any], writer: int) -> None:
+    if "limit_bytes" in order:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit_bytes"],) * 2)
+    if "kill_at" in order:
+        _kill_at(*order["kill_at"])
+    found: dict[str, Any]
+    try:
+        with Library.open(order["library"]) as library:
+            found = library.change_model(settings=order["change"]).to_dict()
+    except SecondGlanceError as error:
+        found = {"error": type(error).__name__, "said": str(error)}
+    os.write(writer, json.dumps(found).encode())
+    os.close(writer)
+
+
+def _kill_at(module: str, function: str, call: int, when: str) -> None:
+    """Ends this process before or after a call of a function."""
+    place = importlib.import_module(module)
+    real, calls = getattr(place, function), itertools.count(1)
+
+    def deadly(*arguments: Any, **options: Any) -> Any:
+        last = next(calls) == call
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = real(*arguments, **options)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(place, function, deadly)
 
 
 if __name__ == "__main__":

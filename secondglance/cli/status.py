@@ -71,6 +71,8 @@ def _show(found: dict[str, Any]) -> None:
         *([("fit", _fit(found["fit"]))] if found["fit"] else []),
     ):
         table.add_row(f"[bold]{name}[/]", escape(str(value)))
+    for each in found["beside"]:
+        table.add_row("[bold]beside[/]", escape(_beside(each, sum(counts.values()))))
     for root in found["roots"]:
         text = f"{escape(root['path'])}: {root['files']} files"
         if not root["present"]:
@@ -82,6 +84,16 @@ def _show(found: dict[str, Any]) -> None:
         stdout().print(f"[yellow]failed:[/] {escape(failure['path'])}: {escape(failure['reason'])}")
     if len(found["failures"]) > SHOWN_FAILURES:
         stdout().print(f"... and {len(found['failures']) - SHOWN_FAILURES} more; see --json")
+
+
+def _beside(each: dict[str, Any], files: int) -> str:
+    """Vectors that are not in use, in one line."""
+    says = {
+        "building": f"new vectors for {each['model']}: {each['files']} of {files} files",
+        "kept": f"old vectors of {each['model']}: {each['files']} files, kept",
+        "leaving": f"old vectors of {each['model']}: removed once no program uses them",
+    }
+    return f"{says[each['state']]}, in {each['store']}"
 
 
 def _fit(fit: dict[str, Any]) -> str:

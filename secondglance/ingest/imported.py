@@ -38,3 +38,19 @@ def captions_among(catalog: Catalog, paths: Sequence[Path]) -> dict[str, str]:
             query = f"SELECT path, caption FROM {_TABLE} WHERE path IN ({marks})"
             found |= dict(database.execute(query, some).fetchall())
     return found
+
+
+def copy_captions(source: Catalog, target: Catalog) -> None:
+    """Lets another catalog know the imported captions, too."""
+    after = ""
+    query = f"SELECT path, caption FROM {_TABLE} WHERE path > ? ORDER BY path LIMIT 10000"
+    while True:
+        with source.transaction() as database:
+            known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+            if database.execute(known, (_TABLE,)).fetchone() is None:
+                return
+            rows = database.execute(query, (after,)).fetchall()
+        if not rows:
+            return
+        note_captions(target, rows)
+        after = rows[-1][0]

@@ -21,6 +21,7 @@ from secondglance.pipelines.builtin import (
     reranker_folder,
     shipped_sha256,
 )
+from secondglance.pipelines.leases import Lease
 from secondglance.pipelines.scored import (
     NOT_OF_THE_MODEL,
     LoadedReranker,
@@ -54,6 +55,8 @@ class Parts:
         settings: How to make the parts.
         catalog: Already open.
         models: Where other libraries of the process find the same models; None: nowhere.
+        lease: Says to others that the store is in use; released with the parts.
+        embedder: The first pass's model, if it is loaded.
     """
 
     def __init__(
@@ -62,12 +65,18 @@ class Parts:
         settings: Settings,
         catalog: Catalog,
         *,
+        lease: Lease | None = None,
+        embedder: ClipEmbedder | None = None,
         models: SharedModels | None = None,
     ) -> None:
         self.folder = folder
+        self.data = catalog.path.parent
         self.settings = settings
         self.catalog = catalog
         self.is_new = False
+        self.stamped = (0, 0)
+        self._lease = lease
+        self._given = embedder
         self._making = threading.RLock()
         self._is_sharing = models is not None
         self._models = SharedModels() if models is None else models
@@ -80,6 +89,11 @@ class Parts:
     def writable(self) -> bool:
         """Whether the library folder may be written."""
         return os.access(self.folder, os.W_OK)
+
+    @property
+    def leased(self) -> bool:
+        """Whether nobody can remove the vectors while these parts are open."""
+        return self._lease is not None and self._lease.holds
 
     @cached_property
     def limits(self) -> Limits:
@@ -120,12 +134,21 @@ class Parts:
         """The vector store; opening it needs the embedder's dimension once."""
         return self._once(lambda: self._slot.get(self._open_store))
 
-    def use_store(self, settings: StoreSettings) -> None:
-        """Takes another store from now on; searches that are under way end on the old one."""
+    def hand_over(self, to: Parts) -> None:
+        """Lets other parts use the models that are loaded, where they have the same settings.
+
+        Each frees them when it is closed, unless the other one still uses them.
+        """
         with self._making:
-            if settings != self.settings.store:
-                self._slot.retire()
-                self.settings = self.settings.model_copy(update={"store": settings})
+            to._models = self._models
+            self._is_sharing = to._is_sharing = True
+            if self.settings.rerank != to.settings.rerank or "_reranker" not in self.__dict__:
+                return
+            if self._lent is None:
+                # Of a server. Whoever has it goes on with it.
+                to.__dict__["_reranker"] = self.__dict__.pop("_reranker")
+            else:
+                to.reranker()
 
     def words(self) -> Words:
         """The word index, which may have to take in changes yet; see `Words.sync`."""
@@ -149,6 +172,7 @@ class Parts:
         """Frees the memory of both models; the next use loads them again."""
         with self._making:
             self._models.give_back(self.__dict__.pop("_embedder", None))
+            self._given = None
             reranker = self.__dict__.pop("_reranker", None)
             lent, self._lent = self._lent, None
             if self._models.give_back(lent):
@@ -167,7 +191,7 @@ class Parts:
         recall = self.settings.recall
         name = "/".join(filter(None, (recall.model, recall.pretrained)))
         key = ("recall", recall.model_dump_json())
-        embedder = self._models.take(key, lambda: open_embedder(recall))
+        embedder = self._models.take(key, lambda: self._given or open_embedder(recall))
         try:
             self._check_embedder(embedder, name)
         except BaseException:
@@ -185,8 +209,9 @@ class Parts:
             raise EmbedderMismatchError(
                 f"the library {self.folder} was made with the embedder "
                 f"{self.catalog.get_meta('embedder') or stamped}, not with {name}",
-                remedy="leave out --preset and recall.model to keep the library's own model, "
-                "or index into a new folder",
+                remedy="leave out --preset and recall.model to keep the library's own model; if "
+                "the files of that model were replaced, put them back, or name the new ones by "
+                f"another path: secondglance index --library {self.folder} --set recall.model=...",
             )
         if self.catalog.get_meta("embedder") != name and self.writable:
             self.catalog.set_meta("embedder", name)
@@ -194,13 +219,13 @@ class Parts:
     def _open_store(self) -> Store:
         dim = self.catalog.get_meta("dim")
         dimension = int(dim) if dim is not None else self._embedder.dim
-        return open_store(self.folder, self.settings.store, dim=dimension)
+        return open_store(self.data, self.settings.store, dim=dimension)
 
     def _open_words(self) -> Words:
         if self._words is None:
             from secondglance.pipelines.words import Words
 
-            self._words = Words(self.folder, self.catalog.path)
+            self._words = Words(self.data, self.catalog.path)
         return self._words
 
     @cached_property
@@ -231,12 +256,14 @@ class Parts:
             self._words = None
         if self._scores is not None:
             self._scores.close()
-        if self._is_sharing or (
-            self.settings.rerank.backend == "remote" and "_reranker" in self.__dict__
-        ):
+        if self._is_sharing or self.settings.rerank.backend == "remote":
             self.unload()
-        self.close_store()
-        self.catalog.close()
+        try:
+            self.close_store()
+        finally:
+            self.catalog.close()
+            if self._lease is not None:
+                self._lease.release()
 
 
 def open_embedder(settings: RecallSettings) -> ClipEmbedder:

@@ -267,9 +267,11 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _library(folder: Path) -> Iterator[Finding]:
-    from secondglance.ingest.catalog import Catalog
+    from secondglance.ingest.catalog import FILE_NAME, Catalog
+    from secondglance.pipelines.stamp import data_folder, read_stamp
 
-    if not (folder / "catalog.sqlite").is_file():
+    data = data_folder(folder, read_stamp(folder) or {})
+    if not (data / FILE_NAME).is_file():
         yield Finding(
             name="library",
             state="problem",
@@ -277,7 +279,7 @@ def _library(folder: Path) -> Iterator[Finding]:
             remedy=f"secondglance index FOLDER --library {folder}",
         )
         return
-    catalog = Catalog(folder)
+    catalog = Catalog(data)
     counts = catalog.counts()
     catalog.close()
     yield Finding(name="library", state="ok", detail=f"{counts['records']} segments in {folder}")

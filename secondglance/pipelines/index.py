@@ -79,6 +79,7 @@ def index(
     postponed: Set[Path] = frozenset(),
     engine: Engine | None = None,
     address: str | None = None,
+    items: Callable[[], Iterator[MediaItem]] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
     """Brings a library up to date with folders and files.
@@ -96,6 +97,7 @@ def index(
         postponed: Files to leave as they are known, because they are still being written.
         engine: What decodes and embeds; None: `ingest.engine`.
         address: Of the Ray cluster; None: `ingest.ray_address`.
+        items: Yields single files, instead of paths; nothing counts as gone for not being there.
         on_progress: Called often.
 
     Raises:
@@ -111,7 +113,7 @@ def index(
     if engine == "ray":
         check_ray(address)
     roots = check_paths(paths, is_known=parts.catalog.knows)
-    if not roots and not prune:
+    if not roots and not prune and items is None:
         raise InputError("nothing to index", remedy="name at least one folder or file")
 
     def told(progress: Progress) -> None:
@@ -121,7 +123,7 @@ def index(
     run = _Run(parts, retry_failed=retry_failed, postponed=postponed, on_progress=told)
     try:
         try:
-            run.scan(roots)
+            run.scan(roots, items)
             run.embed(engine, address)
         except KeyboardInterrupt:
             raise IndexInterruptedError(run.report()) from None
@@ -152,6 +154,9 @@ class _Run:
         self._started = time.monotonic()
         self._scan_seconds = 0.0
         self._scan = Scan()
+        self._scanned = 0
+        self._stamps: dict[str, str] = {}
+        self._restamped: dict[str, str] = {}
         self._todo: list[MediaItem] = []
         self._known_failures: list[FileFailure] = []
         self._job: Storing | None = None
@@ -163,44 +168,51 @@ class _Run:
         self._absent = 0
         self._warnings: list[str] = []
 
-    def scan(self, roots: Sequence[Path]) -> None:
+    def scan(
+        self, roots: Sequence[Path], items: Callable[[], Iterator[MediaItem]] | None = None
+    ) -> None:
         """Sorts the files that exist into unchanged, known to fail, and to do."""
         self._parts.words()  # notes from now on which files change
         self._catalog.start_scan()
-        stamps, changed = described.stamps(self._catalog), {}
-        count = 0
+        self._stamps = described.stamps(self._catalog)
         indexed = [Path(folder) for folder in self._catalog.roots()]
         for root in roots:
-            before = count
+            before = self._scanned
             # What lies in a folder that was indexed keeps its place there.
             above = [folder for folder in indexed if folder in root.parents]
             within = max(above, key=lambda folder: len(folder.parts), default=None)
             found = walk(root, exclude=self._parts.folder, scan=self._scan, within=within)
             for batch in _batches(found if root.exists() else iter(())):
-                count += len(batch)
-                paths = [item.path for item in batch]
-                self._catalog.see(paths)
-                known = self._catalog.files_among(paths)
-                given = imported.captions_among(self._catalog, paths)
-                for item in batch:
-                    if item.path in self._postponed:
-                        continue
-                    row = known.get(str(item.path))
-                    if within and row and not item.caption:
-                        # A manifest further up, which was not read now, may have said it.
-                        item = dataclasses.replace(item, caption=row.caption)
-                    elif not item.caption and str(item.path) in given:
-                        item = dataclasses.replace(item, caption=given[str(item.path)])
-                    self._sort(item, row)
-                    if item.sidecars:
-                        self._sidecars[str(item.path)] = item.sidecars
-                    if stamps.get(str(item.path), "") != item.sidecar_stamp:
-                        changed[str(item.path)] = item.sidecar_stamp
-                self._on_progress(Progress(stage="scan", done=count, total=0))
-            self._present[root] = count - before
-        described.set_stamps(self._catalog, changed)
+                self._take(batch, within=within)
+            self._present[root] = self._scanned - before
+        for batch in _batches(items() if items is not None else iter(())):
+            self._take(batch, within=None)
+        described.set_stamps(self._catalog, self._restamped)
         self._scan_seconds = time.monotonic() - self._started
-        self._on_progress(Progress(stage="scan", done=count, total=count))
+        self._on_progress(Progress(stage="scan", done=self._scanned, total=self._scanned))
+
+    def _take(self, batch: Sequence[MediaItem], *, within: Path | None) -> None:
+        """Sorts some of the files that the scan came across."""
+        self._scanned += len(batch)
+        paths = [item.path for item in batch]
+        self._catalog.see(paths)
+        known = self._catalog.files_among(paths)
+        given = imported.captions_among(self._catalog, paths)
+        for item in batch:
+            if item.path in self._postponed:
+                continue
+            row = known.get(str(item.path))
+            if within and row and not item.caption:
+                # A manifest further up, which was not read now, may have said it.
+                item = dataclasses.replace(item, caption=row.caption)
+            elif not item.caption and str(item.path) in given:
+                item = dataclasses.replace(item, caption=given[str(item.path)])
+            self._sort(item, row)
+            if item.sidecars:
+                self._sidecars[str(item.path)] = item.sidecars
+            if self._stamps.get(str(item.path), "") != item.sidecar_stamp:
+                self._restamped[str(item.path)] = item.sidecar_stamp
+        self._on_progress(Progress(stage="scan", done=self._scanned, total=0))
 
     def _sort(self, item: MediaItem, row: FileRow | None) -> None:
         if (
@@ -305,7 +317,7 @@ class _Run:
         ]
         in_files = len(self._known_failures) + (len(job.failed_paths) if job else 0)
         return IndexReport(
-            files=sum(self._present.values()),
+            files=self._scanned,
             indexed=job.indexed if job else 0,
             unchanged=self._unchanged,
             moved=job.moved if job else 0,

@@ -19,10 +19,12 @@ from typing import Any, Literal, TypedDict
 from secondglance.errors import DimensionError, InputError, LibraryError, StoreError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
-from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts, open_store
+from secondglance.pipelines.build import Parts, open_store
+from secondglance.pipelines.generations import Generation, mark, where
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import (
     STAMP_FILE,
+    TOP,
     make_empty,
     new_collection,
     read_stamp,
@@ -34,7 +36,6 @@ from secondglance.sections import StoreSettings
 
 MARKER = "migration.json"
 BACKENDS = ("faiss", "exact", "milvus")
-FOLDERS = {"faiss": "faiss", "exact": "exact", "milvus": "vectors.db"}
 COPIED_BESIDE = ("fusion.json",)
 """Files of a library that a second one takes along as they are."""
 
@@ -67,6 +68,7 @@ class Migration:
         searches: Sampled vectors that both stores were asked for.
         recall: Mean share of the true ten nearest that the new store finds.
         old: Where the old store is, if it was kept.
+        settings: Of the new store.
         warnings: For the user.
     """
 
@@ -78,11 +80,12 @@ class Migration:
     searches: int
     recall: float
     old: str | None
+    settings: StoreSettings
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form of the command line."""
-        return asdict(self)
+        """The JSON form of the command line, without settings, which hold secrets."""
+        return {key: value for key, value in asdict(self).items() if key != "settings"}
 
 
 def target_settings(
@@ -149,7 +152,7 @@ def migrate(
         token: Of the new server; kept nowhere.
         collection: On the server; None for a name of its own.
         new_library: A folder that becomes a second library; this one stays as it is.
-        remove_old: Delete the old store after the switch.
+        remove_old: The old store is to go after the switch; `Library.migrate` removes it.
         overwrite: Empty a target that holds other data.
         sample: Vectors to compare by searching for them.
         min_recall: Share of the true nearest that an approximate new store must find.
@@ -173,18 +176,19 @@ def migrate(
         )
     wanted = target_settings(to, parts.settings.store, token=token, collection=collection)
     folder = parts.folder if new_library is None else _second_folder(parts.folder, new_library)
+    data = parts.data if new_library is None else folder
     current = parts.settings.store
     if new_library is None:
-        _check_other(parts.folder, current, wanted)
-    settings, resumed = _begin(parts.folder, folder, wanted, named=collection is not None)
+        _check_other(parts.data, current, wanted)
+    settings, resumed = _begin(parts, folder, wanted, named=collection is not None)
     source = parts.store()
     dim = source.dim
     total = source.count()
-    target = _open_target(folder, settings, dim=dim)
+    target = _open_target(data, settings, dim=dim)
     try:
         if not resumed or overwrite:
-            _check_empty(target, settings, folder, overwrite=overwrite)
-        _note(folder, parts.folder, settings)
+            _check_empty(target, settings, data, overwrite=overwrite)
+        _note(folder, parts, settings)
         on_progress("copy", 0, total)
         written = copying.copy(
             source,
@@ -197,67 +201,34 @@ def migrate(
         index = target.capabilities.index
     finally:
         target.close()
-    if new_library is not None:
-        _copy_beside(parts.folder, folder)
     stamp = dict(read_stamp(parts.folder) or {})
+    left = Generation(state="leaving", stamp={**stamp, "store": stamped_store(current)})
     stamp["store"] = stamped_store(settings)
+    if new_library is not None:
+        _copy_beside(parts, folder)
+        stamp.pop("data", None)
+    elif remove_old:
+        mark(folder, left)  # it counts as soon as the stamp names another store
     write_stamp(folder, stamp)
     (folder / MARKER).unlink(missing_ok=True)
-    if new_library is None:
-        parts.use_store(settings)
-    old: str | None = where(parts.folder, current)
     warnings = list(_overridden())
     if token is not None:
         warnings.append(
             "the token is written nowhere: set SECONDGLANCE_STORE__TOKEN wherever this library "
             "is opened"
         )
-    if remove_old:
-        parts.close_store()
-        if problem := remove_store(parts.folder, current):
-            warnings.append(problem)
-        else:
-            old = None
     return Migration(
         library=str(folder),
-        store=where(folder, settings),
+        store=where(data, settings),
         index=index,
         records=found.records,
         written=written,
         searches=found.searches,
         recall=round(found.recall, 4),
-        old=old,
+        old=where(parts.data, current),
+        settings=settings,
         warnings=tuple(warnings),
     )
-
-
-def where(folder: Path, settings: StoreSettings) -> str:
-    """Where a store keeps its vectors, for people; without what an address may keep secret."""
-    if settings.uri is None:
-        return str(folder / FOLDERS[settings.backend])
-    scheme, slashes, rest = settings.uri.rpartition("://")
-    place = scheme + slashes + rest.rpartition("@")[2]
-    return f"{place}, collection {settings.collection or DEFAULT_COLLECTION}"
-
-
-def remove_store(folder: Path, settings: StoreSettings) -> str | None:
-    """Deletes a store that nobody has open here; returns why it was kept, if it was."""
-    if settings.uri is None:
-        place = folder / FOLDERS[settings.backend]
-        shutil.rmtree(place, ignore_errors=True)
-        return f"{place} could not be removed; delete it by hand" if place.exists() else None
-    if "://" not in settings.uri:
-        return f"{where(folder, settings)} may hold other collections and was kept"
-    from pymilvus import MilvusClient
-
-    token = settings.token.get_secret_value() if settings.token else ""
-    try:
-        client = MilvusClient(settings.uri, token=token, timeout=settings.timeout_s)
-        client.drop_collection(settings.collection or DEFAULT_COLLECTION)
-        client.close()
-    except Exception as error:  # the client lets those of gRPC through
-        return f"{where(folder, settings)} could not be removed: {error}"
-    return None
 
 
 def _check_other(folder: Path, current: StoreSettings, wanted: StoreSettings) -> None:
@@ -288,11 +259,12 @@ def _second_folder(first: Path, named: str | Path) -> Path:
 
 
 def _begin(
-    source: Path, folder: Path, wanted: StoreSettings, *, named: bool
+    parts: Parts, folder: Path, wanted: StoreSettings, *, named: bool
 ) -> tuple[StoreSettings, bool]:
     """The settings of the target, and whether an earlier run began to write to it."""
     marker = _read_marker(folder)
-    if marker is not None and marker["source"] == str(source):
+    # What was copied of an earlier model's vectors is of no use.
+    if marker is not None and (marker["source"], marker["data"]) == _source(parts):
         begun = dict(marker["store"])
         same_place = begun["backend"] == wanted.backend and begun["uri"] == wanted.uri
         if same_place and (not named or begun["collection"] == wanted.collection):
@@ -307,7 +279,11 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text("utf-8"))
         # A second library's folder may have been moved along; the rest must be there.
-        return {"source": str(found["source"]), "store": dict(found["store"])}
+        return {
+            "source": str(found["source"]),
+            "data": str(found.get("data", TOP)),
+            "store": dict(found["store"]),
+        }
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -317,8 +293,14 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def _note(folder: Path, source: Path, settings: StoreSettings) -> None:
-    found = {"source": str(source), "store": stamped_store(settings)}
+def _source(parts: Parts) -> tuple[str, str]:
+    """Which vectors are copied: of which library, and of which model."""
+    return str(parts.folder), TOP if parts.data == parts.folder else parts.data.name
+
+
+def _note(folder: Path, parts: Parts, settings: StoreSettings) -> None:
+    source, data = _source(parts)
+    found = {"source": source, "data": data, "store": stamped_store(settings)}
     with replacing(folder / MARKER) as temporary:
         temporary.write_text(json.dumps(found, indent=2), "utf-8")
 
@@ -343,11 +325,11 @@ def _check_empty(target: Store, settings: StoreSettings, folder: Path, *, overwr
         )
 
 
-def _copy_beside(source: Path, folder: Path) -> None:
+def _copy_beside(parts: Parts, folder: Path) -> None:
     """The catalog, as of now, and what was learned; the rest is derived."""
     path = folder / CATALOG_FILE
     with replacing(path) as temporary:
-        old, new = sqlite3.connect(source / CATALOG_FILE), sqlite3.connect(temporary)
+        old, new = sqlite3.connect(parts.catalog.path), sqlite3.connect(temporary)
         try:
             old.backup(new)
             # The word index is another one, which has to take in everything.
@@ -361,8 +343,8 @@ def _copy_beside(source: Path, folder: Path) -> None:
             old.close()
             new.close()
     for name in COPIED_BESIDE:
-        if (source / name).is_file():
-            shutil.copy2(source / name, folder / name)
+        if (parts.folder / name).is_file():
+            shutil.copy2(parts.folder / name, folder / name)
 
 
 def _overridden() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,14 @@ from secondglance.sections import RerankSettings, StoreSettings
 
 STAMP_FILE = "library.json"
 
+TOP = "."
+"""Where the data of a library lies that never changed its model: in the library's own folder."""
+
+_GENERATION = re.compile("generation-[0-9a-f]{8}")
+
+STAMP_VERSION = 2
+"""Of a stamp that says where the data lies; one without is of version 1, as ever."""
+
 
 def read_stamp(folder: Path) -> dict[str, Any] | None:
     """The settings that a library was made with; None if there is no library."""
@@ -25,6 +34,8 @@ def read_stamp(folder: Path) -> dict[str, Any] | None:
     try:
         stamp: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = int(stamp.pop("schema_version"))
+        if not is_data_name(str(stamp.get("data", TOP))):
+            raise ValueError(f"data = {stamp['data']!r} names no folder of a library")
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -36,12 +47,28 @@ def read_stamp(folder: Path) -> dict[str, Any] | None:
             f"{path} is damaged: {error}",
             remedy="restore it from a backup; catalog and vectors beside it are untouched",
         ) from error
-    if version > SCHEMA_VERSION:
+    if version > STAMP_VERSION:
         raise LibraryError(
-            f"{folder} has schema {version}, this program knows {SCHEMA_VERSION}",
+            f"{folder} has schema {version}, this program knows {STAMP_VERSION}",
             remedy="update secondglance",
         )
     return stamp
+
+
+def is_data_name(name: str) -> bool:
+    """Whether this can name where a library's data lies, below its folder."""
+    return name == TOP or _GENERATION.fullmatch(name) is not None
+
+
+def data_folder(folder: Path, stamp: Mapping[str, Any]) -> Path:
+    """Where catalog, words and store of a library lie, unless the store is a server."""
+    name = stamp.get("data", TOP)
+    return folder if name == TOP else folder / name
+
+
+def new_data_name() -> str:
+    """A name for the data of another model, that none had before."""
+    return f"generation-{secrets.token_hex(4)}"
 
 
 def check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> None:
@@ -54,10 +81,15 @@ def check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> 
     for name in ("model", "pretrained", "revision"):
         now = getattr(resolved.recall, name)
         if name in made_with and made_with[name] != now:
+            variable = f"SECONDGLANCE_RECALL__{name.upper()}"
             raise EmbedderMismatchError(
                 f"the library {folder} was made with recall.{name} = {made_with[name]!r}, "
                 f"not {now!r}",
-                remedy="leave that setting out, or index into a new folder",
+                remedy=f"unset {variable}"
+                if variable in os.environ
+                else "leave that setting out; or change the model of the library, which is "
+                f"searched meanwhile: secondglance index --library {folder} --preset NAME, or "
+                "--set recall.model=...",
             )
 
 
@@ -84,7 +116,8 @@ def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
     path = folder / STAMP_FILE
     try:
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            json.dump({"schema_version": SCHEMA_VERSION, **stamp}, file, indent=2)
+            version = STAMP_VERSION if stamp.get("data", TOP) != TOP else SCHEMA_VERSION
+            json.dump({"schema_version": version, **stamp}, file, indent=2)
             file.flush()
             # A power cut after the rename must not leave an empty stamp.
             os.fsync(file.fileno())

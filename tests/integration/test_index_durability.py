@@ -104,7 +104,7 @@ def test_another_embedder_is_refused(media: Path, open_library: Open, tmp_path: 
     open_library().index([media])
     open_library.close()
     other = build_untrained_clip(tmp_path / "other-clip", seed=5)
-    with pytest.raises(EmbedderMismatchError, match=r"made with recall.model = .*index into a new"):
+    with pytest.raises(EmbedderMismatchError, match=r"made with recall.model = .*change the model"):
         Library.open(open_library.folder, settings={"recall": {"model": str(other)}})
     # The same name with other weights is found by its fingerprint.
     clip = Path(open_library.settings["recall"]["model"])

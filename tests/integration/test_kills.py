@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.forking import Runner
 from tests.media import picture, write_pictures
 
 KILLS = 10
 """For each store; the moments come from the seed, what they hit from the machine."""
-
-
-class Runner:
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.killing"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the runner ended with {self._process.wait()}"
-        return line
-
-    def __call__(self, library: Path, media: Path, store: str, **order: Any) -> dict[str, Any]:
-        settings = {"store": {"backend": store}, "ingest": {"workers": 1}}
-        order |= {"library": str(library), "media": str(media), "settings": settings}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._answer())
-        return answer
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
