@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from secondglance.errors import InputError, StoreError
+from secondglance.errors import DimensionError, InputError, StoreError
 from secondglance.retrieve import milvus_errors
 from secondglance.retrieve.fields import FIELDS, comparable
 from secondglance.retrieve.filter_compilers import FLAGGED, absent
@@ -57,6 +57,32 @@ def create(
         consistency_level="Strong",
         timeout=timeout_s,
     )
+
+
+def lacking(
+    client: Any, collection: str, *, dim: int, label: str, timeout_s: float
+) -> frozenset[str]:
+    """The fields that an older collection has no columns for.
+
+    Raises:
+        DimensionError: It holds vectors of another length.
+        StoreError: It is not ours.
+    """
+    description = client.describe_collection(collection, timeout=timeout_s)
+    fields = {field["name"]: field for field in description["fields"]}
+    missing = [name for name in column_names() if name not in fields]
+    if any(name not in FIELDS or name in FLAGGED for name in missing):
+        raise StoreError(
+            f"the collection {collection!r} at {label} lacks {', '.join(missing)}",
+            remedy="it was made by another program or release; name another collection",
+        )
+    found = int(fields["vector"].get("params", {}).get("dim", 0))
+    if found != dim:
+        raise DimensionError(
+            f"the collection {collection!r} at {label} holds vectors of length {found}, not {dim}",
+            remedy="use the embedder that it was made with, or name another collection",
+        )
+    return frozenset(missing)
 
 
 def entity(row: Row) -> dict[str, Any]:

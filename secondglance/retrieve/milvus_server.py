@@ -24,6 +24,8 @@ LEAST_VERSION = (2, 3)
 """Of a server: upsert and the cosine metric came with it."""
 FULL_TEXT_VERSION = (2, 5)
 """Of a server that analyses text and ranks it by BM25 itself."""
+PATTERN_VERSION = (2, 5)
+"""Of a server that knows all `like` patterns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,11 @@ def version_of(answer: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def knows_patterns(version: tuple[int, int] | None) -> bool:
+    """Whether a server knows all `like` patterns; of unknown version, it may refuse one yet."""
+    return version is None or version >= PATTERN_VERSION
+
+
 def check_version(answer: str, label: str) -> None:
     """Refuses a server that lacks what the store needs.
 
@@ -123,7 +130,7 @@ def check_version(answer: str, label: str) -> None:
     if version is not None and version < LEAST_VERSION:
         raise StoreError(
             f"Milvus at {label} is version {answer}, which is too old",
-            remedy=f"use {LEAST_VERSION[0]}.{LEAST_VERSION[1]} or newer; 2.5 knows all filters",
+            remedy=f"use {LEAST_VERSION[0]}.{LEAST_VERSION[1]} or newer",
         )
 
 
