@@ -49,12 +49,13 @@ class Connection:
         self.path: Path | None = None
         self.version: tuple[int, int] | None = None
         self._client: Any = None
+        self._is_lite = False
         self._retry_s = retry_s
         self._lock = threading.RLock()
         if "://" in address:
             self.label, self.timeout_s = milvus_server.without_secrets(address), timeout_s
             with self._errors():
-                self._client, self.version = milvus_server.connect(
+                self._client, self.version, self._is_lite = milvus_server.connect(
                     address, token=token, tls=tls, timeout_s=timeout_s
                 )
             return
@@ -75,6 +76,11 @@ class Connection:
     def is_open(self) -> bool:
         """Whether it was not closed yet."""
         return self._client is not None
+
+    @property
+    def is_lite(self) -> bool:
+        """Whether this is Milvus Lite, be it behind an address."""
+        return self.path is not None or self._is_lite
 
     @contextmanager
     def calling(self) -> Iterator[Any]:

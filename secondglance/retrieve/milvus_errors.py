@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import grpc
+import pymilvus  # noqa: F401 - sets the levels of its loggers, which are changed below
 
 from secondglance.errors import StoreError
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.client.types import LoadState
 
 from secondglance.errors import DimensionError, InputError, StoreError
 from secondglance.retrieve import milvus_errors
@@ -22,6 +24,7 @@ BATCH_BYTES = 8 << 20
 BATCH_ROWS = 1_000
 
 _RENEWED = "_renewed"
+_CREATE_TIMEOUT_S = 60.0
 # Of an index over millions of vectors.
 _BUILD_TIMEOUT_S = 24 * 3600.0
 
@@ -49,14 +52,40 @@ def create(
             schema.add_field(f"has_{name}", DataType.BOOL)
     params = MilvusClient.prepare_index_params()
     params.add_index("vector", **index)
+    # Making channels takes an idle server a second, and a busy one longer than a search may.
+    timeout_s = max(timeout_s, _CREATE_TIMEOUT_S)
     client.create_collection(
         collection,
         schema=schema,
-        index_params=params,
         # What was written is found by the next search, as in the other stores.
         consistency_level="Strong",
         timeout=timeout_s,
     )
+    client.create_index(collection, params, timeout=timeout_s, sync=False)
+
+
+def load_rows(client: Any, collection: str, *, timeout_s: float) -> None:
+    """Has a server bring a collection into memory; returns when it can be searched.
+
+    A large one takes minutes. A server that goes away meanwhile is noticed within a call's limit.
+
+    Raises:
+        StoreError: It does not get there.
+    """
+    client.load_collection(collection, timeout=max(timeout_s, _CREATE_TIMEOUT_S), _async=True)
+    deadline = time.monotonic() + _BUILD_TIMEOUT_S
+    pause_s = 0.02
+    while True:
+        state = client.get_load_state(collection, timeout=timeout_s)
+        if state["state"] == LoadState.Loaded:
+            return
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"the collection {collection!r} is not loaded after {_BUILD_TIMEOUT_S:.0f} s",
+                remedy="see the server's log; it may lack memory",
+            )
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1.0)
 
 
 def lacking(
@@ -148,7 +177,7 @@ def rebuild_index(
     params.add_index("vector", **index)
     try:
         client.create_index(collection, params, timeout=timeout_s, sync=False)
-        client.load_collection(collection, timeout=_BUILD_TIMEOUT_S)
+        load_rows(client, collection, timeout_s=timeout_s)
     except MilvusException as error:
         if milvus_errors.passing(error):
             raise
@@ -172,8 +201,8 @@ def renew(
     if client.has_collection(renewed, timeout=timeout_s):
         client.drop_collection(renewed, timeout=timeout_s)
     create(client, renewed, dim=dim, index=index, timeout_s=timeout_s)
-    client.load_collection(collection, timeout=timeout_s)
-    client.load_collection(renewed, timeout=timeout_s)
+    load_rows(client, collection, timeout_s=timeout_s)
+    load_rows(client, renewed, timeout_s=timeout_s)
     rows = client.query_iterator(
         collection,
         batch_size=BATCH_ROWS,

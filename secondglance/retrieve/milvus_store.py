@@ -44,9 +44,6 @@ _SERVER_UNFLUSHED = 10_000
 # one by one, exactly.
 _SERVER_CLOSING = 1_000
 _FLUSH_TIMEOUT_S = 120.0
-_LOAD_TIMEOUT_S = 600.0  # a server reads a large collection into memory first
-# Work on local disks may stall behind a compaction; it is not lost.
-_LITE_TIMEOUT_S = 600.0
 
 
 class MilvusStore:
@@ -137,7 +134,9 @@ class MilvusStore:
             index="Milvus Lite (FLAT)"
             if local
             else milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted),
-            full_text=(self._connection.version or (0, 0)) >= milvus_server.FULL_TEXT_VERSION,
+            full_text=milvus_server.has_full_text(
+                self._connection.version, is_local=self._connection.is_lite
+            ),
         )
 
     def upsert(self, records: Sequence[Record]) -> None:
@@ -255,13 +254,16 @@ class MilvusStore:
             yield from milvus_filters.scored(rows, query)
 
     def _rows_of_all(self, fields: list[str], expression: str = "") -> Iterator[Hit]:
+        if not milvus_server.pages_itself(self._connection.version):
+            yield from milvus_filters.paged(self._query, expression, fields, size=BATCH_ROWS)
+            return
         asked = {"batch_size": BATCH_ROWS, "output_fields": fields, "timeout": self._timeout_s}
         with self._connection.calling() as client:
             pages = client.query_iterator(self._collection, filter=expression, **asked)
             page = pages.next()
         while page:
             yield from page
-            with self._connection.calling() as client:
+            with self._connection.calling():
                 page = pages.next()
         pages.close()
 
@@ -298,7 +300,7 @@ class MilvusStore:
                 self._collection,
                 dim=self._dim,
                 index=self._new_index(self._rows),
-                timeout_s=_LOAD_TIMEOUT_S,
+                timeout_s=self._timeout_s,
             )
         self._lacks = milvus_schema.lacking(
             client,
@@ -319,7 +321,7 @@ class MilvusStore:
                     timeout_s=self._timeout_s,
                 )
                 self._kind = self._wanted
-        client.load_collection(self._collection, timeout=_LOAD_TIMEOUT_S)
+        milvus_schema.load_rows(client, self._collection, timeout_s=self._timeout_s)
 
     def _asking(self, filter: Filter | None, work: Callable[[Asked], T]) -> T:
         """Does something with a filter, as far as server and collection can answer it."""
