@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from secondglance.pipelines.words import Words
     from secondglance.rerank.base import Reranker
     from secondglance.rerank.score_cache import ScoreCache
+    from secondglance.retrieve.milvus_server import Tls
     from secondglance.retrieve.store import Store
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,9 @@ class Parts:
         with self._making:
             if settings != self.settings.store:
                 self._slot.retire()
+                if self._words is not None and self._words.in_store:
+                    self._words.close()
+                    self._words = None
                 self.settings = self.settings.model_copy(update={"store": settings})
 
     def words(self) -> Words:
@@ -184,9 +188,10 @@ class Parts:
 
     def _open_words(self) -> Words:
         if self._words is None:
-            from secondglance.pipelines.words import Words
+            from secondglance.pipelines.words import Words, open_index
 
-            self._words = Words(self.folder, self.catalog.path)
+            index = open_index(self.folder, self.settings)
+            self._words = Words(self.folder, self.catalog.path, index)
         return self._words
 
     @cached_property
@@ -255,7 +260,6 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         from secondglance.retrieve.exact import ExactStore
 
         return ExactStore(folder / "exact", dim=dim)
-    from secondglance.retrieve.milvus_server import Tls
     from secondglance.retrieve.milvus_store import MilvusStore
 
     return MilvusStore(
@@ -267,12 +271,19 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         retry_s=settings.retry_s,
         consistency=settings.consistency,
         index=settings.server_index,
-        tls=Tls(
-            ca=settings.tls_ca,
-            cert=settings.tls_cert,
-            key=settings.tls_key,
-            name=settings.tls_name,
-        ),
+        tls=tls_of(settings),
+    )
+
+
+def tls_of(settings: StoreSettings) -> Tls:
+    """The files of an encrypted connection that the settings name."""
+    from secondglance.retrieve.milvus_server import Tls
+
+    return Tls(
+        ca=settings.tls_ca,
+        cert=settings.tls_cert,
+        key=settings.tls_key,
+        name=settings.tls_name,
     )
 
 

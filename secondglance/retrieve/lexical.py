@@ -27,6 +27,8 @@ from secondglance.retrieve.tokens import tokenize
 from secondglance.types import Kind
 
 FILE_NAME = "words.sqlite"
+STORE_MARKER = "words-in-store"
+"""File in a library's folder that says that its store has the words, and this index goes stale."""
 VERSION = 1
 """Of the tables and of `tokens`; an index of another version is emptied and filled again."""
 

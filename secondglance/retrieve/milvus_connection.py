@@ -78,9 +78,10 @@ class Connection:
         return self._client is not None
 
     @property
-    def is_lite(self) -> bool:
-        """Whether this is Milvus Lite, be it behind an address."""
-        return self.path is not None or self._is_lite
+    def has_full_text(self) -> bool:
+        """Whether it ranks by words itself: servers from 2.5 on, and Lite, be it elsewhere."""
+        is_lite = self.path is not None or self._is_lite
+        return is_lite or (self.version or (0, 0)) >= milvus_server.FULL_TEXT_VERSION
 
     @contextmanager
     def calling(self) -> Iterator[Any]:

@@ -188,11 +188,6 @@ def pages_itself(version: tuple[int, int] | None) -> bool:
     return version is None or version >= PAGING_VERSION
 
 
-def has_full_text(version: tuple[int, int] | None, *, is_local: bool) -> bool:
-    """Whether a server, or Milvus Lite, ranks by words itself."""
-    return is_local or (version or (0, 0)) >= FULL_TEXT_VERSION
-
-
 def check_version(answer: str, label: str) -> None:
     """Refuses a server that lacks what the store needs.
 

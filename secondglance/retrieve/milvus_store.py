@@ -134,9 +134,7 @@ class MilvusStore:
             index="Milvus Lite (FLAT)"
             if local
             else milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted),
-            full_text=milvus_server.has_full_text(
-                self._connection.version, is_local=self._connection.is_lite
-            ),
+            full_text=self._connection.has_full_text,
         )
 
     def upsert(self, records: Sequence[Record]) -> None:

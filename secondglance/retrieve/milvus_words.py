@@ -21,19 +21,23 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 from secondglance.errors import StoreError
 from secondglance.retrieve import milvus_schema
 from secondglance.retrieve.filter_compilers import milvus_list, milvus_literal
-from secondglance.retrieve.lexical import LEAST_WEIGHT, MAX_TERMS, WEIGHTS, Document, WordMatch
-from secondglance.retrieve.lexical import parsed as parsed_query
+from secondglance.retrieve.lexical import (
+    LEAST_WEIGHT,
+    MAX_TERMS,
+    STORE_MARKER,
+    WEIGHTS,
+    Document,
+    WordMatch,
+    parsed,
+)
 from secondglance.retrieve.milvus_connection import Connection
 from secondglance.retrieve.milvus_schema import MAX_TEXT_BYTES
-from secondglance.retrieve.milvus_server import has_full_text
 from secondglance.retrieve.store import MAX_LIMIT
 from secondglance.retrieve.tokens import tokenize
 from secondglance.types import Kind
 
 VERSION = 1
 """Of the columns and tokens; a collection of another version is emptied and filled again."""
-MARKER = "words-in-store"
-"""File in the library's folder: the words are in this collection, and the queue is its."""
 FIELDS = ("text", "name", "folder")
 
 
@@ -52,11 +56,11 @@ class MilvusWords:
     def __init__(self, folder: Path, connection: Connection, *, collection: str) -> None:
         self._connection = connection
         self._collection = f"{collection}_words"
-        self._marker = folder / MARKER
+        self._marker = folder / STORE_MARKER
         self._lock = FileLock(folder / "words.lock")
         self._stems = Stems()
         try:
-            if not has_full_text(connection.version, is_local=connection.is_lite):
+            if not connection.has_full_text:
                 raise StoreError(
                     f"Milvus at {connection.label} does not rank by words",
                     remedy="use 2.5 or newer, or set search.words_in = library",
@@ -130,7 +134,7 @@ class MilvusWords:
         self, text: str, *, limit: int, kind: Kind | None = None, without: str = ""
     ) -> list[WordMatch]:
         """As `WordIndex.search`; how common a word is, is seen from the documents found."""
-        phrases, tokens = parsed_query(text)
+        phrases, tokens = parsed(text)
         terms = list(dict.fromkeys(self._stems.of(tokens).split()))[:MAX_TERMS]
         if not terms:
             return []
@@ -155,7 +159,7 @@ class MilvusWords:
                 record=id,
                 kind=row["kind"],  # type: ignore[arg-type]
                 score=scores[id],
-                share=min(1.0, sum(weights[term] for term in terms if term in held[id]) / whole),
+                share=sum(weights[term] * _best_place(term, row) for term in terms) / whole,
             )
             for id, row in rows.items()
             if (not telling or telling & held[id])
@@ -265,6 +269,12 @@ class Stems:
 
 def _words_of(row: Mapping[str, str]) -> set[str]:
     return {word for name in FIELDS for word in row[name].split(" ")}
+
+
+def _best_place(term: str, row: Mapping[str, str]) -> float:
+    """How much a word counts where the document has it; 0 where it has not."""
+    places = zip(FIELDS, WEIGHTS, strict=True)
+    return max((w for name, w in places if f" {term} " in f" {row[name]} "), default=0.0)
 
 
 def _fitting(text: str) -> str:
