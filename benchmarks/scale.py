@@ -107,7 +107,7 @@ def measure(variant: str, size: int, folder: Path, queries: int) -> dict[str, An
     store = _open(variant, place)
     begun = time.perf_counter()
     written = 0
-    for batch in _batches(source):
+    for batch in batches(source):
         store.upsert(
             [
                 Record(id=f"{written + i:08d}", vector=v, payload={"kind": "image"})
@@ -172,7 +172,7 @@ def _open(variant: str, place: Path) -> Any:
     return FaissStore(place, dim=512, index=variant)  # type: ignore[arg-type]
 
 
-def _batches(source: ClipLike) -> Iterator[Matrix]:
+def batches(source: ClipLike) -> Iterator[Matrix]:
     for chunk in source.pictures():
         for start in range(0, len(chunk), BATCH):
             yield chunk[start : start + BATCH]

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypedDict
 from secondglance.errors import DimensionError, InputError, LibraryError, StoreError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
-from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts, open_store
+from secondglance.pipelines.build import DEFAULT_COLLECTION, Parts, open_store, tls_of
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import (
     STAMP_FILE,
@@ -248,12 +248,17 @@ def remove_store(folder: Path, settings: StoreSettings) -> str | None:
         return f"{place} could not be removed; delete it by hand" if place.exists() else None
     if "://" not in settings.uri:
         return f"{where(folder, settings)} may hold other collections and was kept"
-    from pymilvus import MilvusClient
+    from secondglance.retrieve.milvus_server import connect
+    from secondglance.retrieve.milvus_words import words_collection
 
-    token = settings.token.get_secret_value() if settings.token else ""
+    token = settings.token.get_secret_value() if settings.token else None
     try:
-        client = MilvusClient(settings.uri, token=token, timeout=settings.timeout_s)
-        client.drop_collection(settings.collection or DEFAULT_COLLECTION)
+        client, _, _ = connect(
+            settings.uri, token=token, tls=tls_of(settings), timeout_s=settings.timeout_s
+        )
+        name = settings.collection or DEFAULT_COLLECTION
+        client.drop_collection(name)
+        client.drop_collection(words_collection(name))
         client.close()
     except Exception as error:  # the client lets those of gRPC through
         return f"{where(folder, settings)} could not be removed: {error}"

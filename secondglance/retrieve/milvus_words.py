@@ -19,7 +19,7 @@ from filelock import FileLock
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from secondglance.errors import StoreError
-from secondglance.retrieve import milvus_schema
+from secondglance.retrieve import milvus_lite, milvus_schema
 from secondglance.retrieve.filter_compilers import milvus_list, milvus_literal
 from secondglance.retrieve.lexical import (
     LEAST_WEIGHT,
@@ -41,6 +41,11 @@ VERSION = 1
 FIELDS = ("text", "name", "folder")
 
 
+def words_collection(collection: str) -> str:
+    """The collection of words that goes with one of vectors."""
+    return f"{collection}_words"
+
+
 class MilvusWords:
     """A collection of documents by their words, beside the one of vectors.
 
@@ -55,7 +60,7 @@ class MilvusWords:
 
     def __init__(self, folder: Path, connection: Connection, *, collection: str) -> None:
         self._connection = connection
-        self._collection = f"{collection}_words"
+        self._collection = words_collection(collection)
         self._marker = folder / STORE_MARKER
         self._lock = FileLock(folder / "words.lock")
         self._stems = Stems()
@@ -118,6 +123,8 @@ class MilvusWords:
                     client.upsert(self._collection, rows[start : start + 200], **options)
 
         self._connection.patiently(write)
+        if self._connection.path is not None:
+            milvus_lite.sync_log(self._connection.path)
 
     def count(self) -> int:
         """How many documents there are."""

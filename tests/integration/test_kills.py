@@ -39,7 +39,7 @@ class Runner:
 
     def __call__(self, library: Path, media: Path, store: str, **order: Any) -> dict[str, Any]:
         settings = {"store": {"backend": store}, "ingest": {"workers": 1}}
-        order |= {"library": str(library), "media": str(media), "settings": settings}
+        order = {"settings": settings, **order, "library": str(library), "media": str(media)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
