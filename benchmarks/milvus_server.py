@@ -7,7 +7,9 @@ Starts the server of the package `milvus` (2.3.5; SECONDGLANCE_MILVUS_PACKAGE ma
 that holds it), once for each index, in a folder of its own. Vectors, queries and columns are those
 of `scale.py`, so that rows go into one table: `records_s` is writing, `index_s` is the time from
 the last write until the server has built and loaded its index, memory is the server's resident
-size, disk its folder. Milvus Lite is measured beside it. Latencies include gRPC within a machine,
+size, disk its folder. The package's server is built without DISKANN: it takes the order, never
+builds the index ("bad_function_call" in its log) and goes on searching every vector, so DISKANN is
+measured only where it is named, and ends in an error there. Milvus Lite is measured beside it. Latencies include gRPC within a machine,
 at strong consistency, as a library asks. With `--roots`, one collection holds vectors of so many
 roots, told apart by a filter, and another holds each in a partition of its own; both in HNSW.
 Writes
@@ -40,12 +42,14 @@ from tests.milvus_server import Server, unpacked
 
 INDEXES: tuple[IndexKind, ...] = ("hnsw", "ivf_sq8", "diskann")
 COLLECTION = "measured"
+UNBUILT_S = 900
+"""A server that has indexed nothing by then never will."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=[100_000])
-    parser.add_argument("--indexes", nargs="*", choices=INDEXES, default=list(INDEXES))
+    parser.add_argument("--indexes", nargs="*", choices=INDEXES, default=["hnsw", "ivf_sq8"])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--lite-up-to", type=int, default=100_000)
     parser.add_argument("--roots", type=int, default=8, help="0: do not compare")
@@ -153,7 +157,7 @@ def finish(client: Any, collection: str, size: int) -> None:
         indexed = int(state.get("indexed_rows", 0))
         if indexed >= size and int(state.get("pending_index_rows", 0)) == 0:
             break
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline - (0 if indexed else 7200 - UNBUILT_S):
             raise TimeoutError(f"the index of {collection} is not built: {state}")
         time.sleep(0.5)
     client.release_collection(collection, timeout=120)

@@ -57,7 +57,7 @@ def test_the_command_line(media: Path, environment: dict[str, str], tmp_path: Pa
             env=environment,
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout) if "json" in str(arguments) else done.stdout
+        return json.loads(done.stdout) if {"json", "--json"} & {*arguments} else done.stdout
 
     library = tmp_path / "library"
     report = run("index", media, "--library", library, "--preset", "starter", "--json")
