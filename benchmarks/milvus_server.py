@@ -9,9 +9,10 @@ of `scale.py`, so that rows go into one table: `records_s` is writing, `index_s`
 the last write until the server has built and loaded its index, memory is the server's resident
 size, disk its folder. The package's server is built without DISKANN: it takes the order, never
 builds the index ("bad_function_call" in its log) and goes on searching every vector, so DISKANN is
-measured only where it is named, and ends in an error there. Milvus Lite is measured beside it. Latencies include gRPC within a machine,
-at strong consistency, as a library asks. With `--roots`, one collection holds vectors of so many
-roots, told apart by a filter, and another holds each in a partition of its own; both in HNSW.
+measured only where it is named, and ends in an error there. Milvus Lite is measured beside it.
+Latencies include gRPC within a machine, at strong consistency, as a library asks. With `--roots`,
+one collection holds vectors of so many roots, told apart by a filter, and another holds each in a
+partition of its own; both in HNSW.
 Writes
 `results/milvus_server.json` and `results/milvus_roots.json`.
 """

@@ -82,8 +82,9 @@ def unpacked(base: Path) -> Path:
     return base / "milvus-programs" / "bin"
 
 
-# Waits for the end of the test run, which closes its standard input however it ends.
-_GUARD = 'read _; kill -9 "$1"; rm -rf "$2"'
+# Waits for the end of the test run, which closes its standard input however it ends. What ends the
+# run (Ctrl-C, `timeout`) is often told to the whole group of processes.
+_GUARD = 'trap "" TERM INT HUP; read _; kill -9 "$1"; rm -rf "$2"'
 
 
 class Server:
@@ -157,7 +158,9 @@ class Server:
             )
         # A test run that is killed takes its servers along.
         self._guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(self.pid), str(self._folder)], stdin=subprocess.PIPE
+            ["sh", "-c", _GUARD, "guard", str(self.pid), str(self._folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 90
         while wait and not self._healthy():

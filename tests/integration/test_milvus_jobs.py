@@ -63,12 +63,25 @@ def test_the_command_line(media: Path, environment: dict[str, str], tmp_path: Pa
     report = run("index", media, "--library", library, "--preset", "starter", "--json")
     assert report["indexed"] == 8
     assert not (library / "vectors.db").exists()
-    query = ["search", "a harbour", "--library", library, "--no-rerank", "--format", "json"]
+    query: list[str | Path] = [
+        "search",
+        "a harbour",
+        "--library",
+        library,
+        "--no-rerank",
+        "--format",
+        "json",
+    ]
     hits = run(*query)["hits"]
     assert hits
     (tmp_path / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "a harbour"}))
     (tmp_path / "qrels.tsv").write_text(f"q 0 {hits[0]['id']} 1\n")
-    files = ["--queries", tmp_path / "queries.jsonl", "--qrels", tmp_path / "qrels.tsv"]
+    files: list[str | Path] = [
+        "--queries",
+        tmp_path / "queries.jsonl",
+        "--qrels",
+        tmp_path / "qrels.tsv",
+    ]
     run("evaluate", "--library", library, *files, "--systems", "clip", "--out", tmp_path / "out")
     assert any((tmp_path / "out").iterdir())
     status = run("status", "--library", library, "--verify", "--json")
