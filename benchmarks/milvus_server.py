@@ -228,7 +228,7 @@ def timed(
         "search_params": {"metric_type": "COSINE", "params": search_params("hnsw", LIMIT)},
         "consistency_level": "Strong",
     }
-    spent = []
+    spent, fewest = [], LIMIT
     for turn in range(2):
         for number, query in enumerate(asked):
             if within == "one root" and way == "filter":
@@ -239,12 +239,13 @@ def timed(
             (found,) = client.search(way, data=[query], **options)
             if turn:
                 spent.append(1e3 * (time.perf_counter() - begun))
-            assert len(found) == LIMIT
+            fewest = min(fewest, len(found))
     return {
         "index": f"{roots} roots by {way}, {within}",
         "vectors": size,
         "p50_ms": float(np.percentile(spent, 50)),
         "p95_ms": float(np.percentile(spent, 95)),
+        "fewest_found": fewest,
         "server_mb": resident(server) / 1e6,
         "load": os.getloadavg()[0],
     }
