@@ -162,7 +162,7 @@ def nearest(
         if enough or not is_cut or wanted == MAX_LIMIT:
             break
         wanted = min(wanted * 4, MAX_LIMIT)
-    is_short = len(kept) < limit and asked.rest is not None
+    is_short = len(kept) < limit and bool(asked.expression)
     return ranked(kept)[:limit], len(found) if is_short else None
 
 

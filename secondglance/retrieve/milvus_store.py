@@ -175,8 +175,15 @@ class MilvusStore:
         def find(asked: Asked) -> list[Hit]:
             search = partial(self._nearest, query, asked)
             found, seen = milvus_filters.nearest(search, asked, limit=limit, first=first)
-            # An approximate index may return fewer than there are.
-            if seen is not None and seen < self._count(asked.expression):
+            if seen is None or (self._kind == "flat" and asked.rest is None):
+                return found
+            # With a filter, an approximate index may return fewer than there are: HNSW of version
+            # 2.3 found one of 1,000. It looks further the more it is asked for.
+            total, wider = self._count(asked.expression), first
+            while seen is not None and seen < total and wider < MAX_LIMIT:
+                wider = min(4 * wider, MAX_LIMIT)
+                found, seen = milvus_filters.nearest(search, asked, limit=limit, first=wider)
+            if seen is not None and seen < total:
                 found = milvus_filters.ranked(self._kept(asked, query))
             return found[:limit]
 
