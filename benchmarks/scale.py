@@ -130,7 +130,7 @@ def fill(variant: str, size: int, folder: Path) -> None:
     store = _open(variant, place)
     begun = time.perf_counter()
     written = 0
-    for batch in _batches(ClipLike(size)):
+    for batch in batches(ClipLike(size)):
         store.upsert(
             [
                 Record(id=f"{written + i:08d}", vector=v, payload={"kind": "image"})
@@ -205,7 +205,7 @@ def _open(variant: str, place: Path) -> Any:
     return FaissStore(place, dim=512, index=variant)  # type: ignore[arg-type]
 
 
-def _batches(source: ClipLike) -> Iterator[Matrix]:
+def batches(source: ClipLike) -> Iterator[Matrix]:
     for chunk in source.pictures():
         for start in range(0, len(chunk), BATCH):
             yield chunk[start : start + BATCH]

@@ -194,6 +194,11 @@ class SearchSettings(_Section):
     lexical: bool = Field(
         default=True, description="captions, texts and file names are searched by words, too"
     )
+    words_in: Literal["library", "store", "auto"] = Field(
+        default="library",
+        description="who ranks by words: an index in the library; the Milvus store (2.5 or newer, "
+        "Lite 3); auto: the store where it can",
+    )
     rerank_weight: float = Field(
         default=0.8, ge=0, le=1, description="share of the second pass in the fused score"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from secondglance.models.untrained import build_untrained_clip, build_untrained_reranker
 from tests.browser import browser
 from tests.contract.stores import DIM
-from tests.milvus_server import ABSENT, URI, Collections, Server, package
+from tests.milvus_server import ABSENT, URI, Collections, Server, package, unpacked
 
 __all__ = ["browser"]
 
@@ -26,11 +27,21 @@ def untrained_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of this session's own, which tests may kill and start again."""
+def milvus_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of the server that the package `milvus` holds."""
     if package() is None:
         pytest.skip(ABSENT)
-    server = Server(tmp_path_factory.mktemp("milvus"))
+    base = tmp_path_factory.getbasetemp()
+    # Workers of one run have folders of their own beside each other.
+    return unpacked(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(
+    tmp_path_factory: pytest.TempPathFactory, milvus_programs: Path
+) -> Iterator[Server]:
+    """A server of this session's own, which tests may kill and start again."""
+    server = Server(tmp_path_factory.mktemp("milvus"), milvus_programs)
     server.start()
     yield server
     server.remove()

@@ -32,7 +32,8 @@ class Runner:
     def __call__(self, library: Path, media: Path, store: str, **order: Any) -> dict[str, Any]:
         """Indexes; the answer is what `tests.killing` says."""
         settings = {"store": {"backend": store}, "ingest": {"workers": 1}}
-        return self._order(library=str(library), media=str(media), settings=settings, **order)
+        order = {"settings": settings, **order}
+        return self._order(library=str(library), media=str(media), **order)
 
     def change(self, library: Path, model: Path, **order: Any) -> dict[str, Any]:
         """Changes the model of a library."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import select
 import shutil
@@ -17,6 +18,8 @@ import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
+
+from filelock import FileLock
 
 URI = os.environ.get("SECONDGLANCE_TEST_MILVUS_URI")
 TOKEN = os.environ.get("SECONDGLANCE_TEST_MILVUS_TOKEN")
@@ -41,8 +44,16 @@ config = milvus.MilvusServerConfig(data_dir=folder)
 for key, value in given.items():
     config.set(key, value)
 config.resolve()
-milvus._initialize_data_files(folder)
 print(config.get("proxy_port"))
+"""
+
+_UNPACK = """
+import sys
+folder, package = sys.argv[1:]
+if package:
+    sys.path.insert(0, package)
+import milvus
+milvus._initialize_data_files(folder)
 """
 
 
@@ -60,13 +71,34 @@ ABSENT = (
 )
 
 
+def unpacked(base: Path) -> Path:
+    """The server's programs, unpacked once for all servers and workers of a test run."""
+    with FileLock(base / "milvus-programs.lock"):
+        if not (base / "milvus-programs" / "bin").is_dir():
+            making = base / "milvus-programs-making"
+            command = [sys.executable, "-c", _UNPACK, str(making), package() or ""]
+            subprocess.run(command, check=True)
+            making.rename(base / "milvus-programs")
+    return base / "milvus-programs" / "bin"
+
+
+# Waits for the end of the test run, which closes its standard input however it ends. What ends the
+# run (Ctrl-C, `timeout`) is often told to the whole group of processes.
+_GUARD = 'trap "" TERM INT HUP; read _; kill -9 "$1"; rm -rf "$2"'
+
+
 class Server:
-    """A server in a folder of its own, which is started, killed and started again."""
+    """A server in a folder of its own, which is started, killed and started again.
 
-    def __init__(self, folder: Path, **config: str | int | bool) -> None:
-        import json
+    Args:
+        folder: Its data.
+        programs: What `unpacked` returns.
+        config: Keys of the package's template, or dotted ones of milvus.yaml.
+    """
 
+    def __init__(self, folder: Path, programs: Path, **config: str | int | bool) -> None:
         self._folder = folder
+        self._programs = programs
         given: dict[str, str | int | bool] = {**_QUICK, **config}
         # What it finds free may be taken by another run's server a moment later.
         for name in _PORTS:
@@ -79,6 +111,7 @@ class Server:
             check=True,
         )
         assert int(done.stdout) == self.port
+        self.is_encrypted = bool(config.get("tls_mode"))
         self._metrics = _free_port()
         # Without a file of its own, the etcd inside takes two fixed ports.
         client, peer = (f"http://localhost:{port}" for port in (given["etcd_port"], _free_port()))
@@ -88,16 +121,29 @@ class Server:
             f"initial-cluster: default={peer}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.is_encrypted else ''}://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def change(self, before: str, after: str) -> None:
+        """Edits its milvus.yaml for the next start."""
+        path = self._folder / "configs" / "milvus.yaml"
+        text = path.read_text()
+        assert text.count(before) == 1
+        path.write_text(text.replace(before, after))
 
     def start(self, *, wait: bool = True) -> None:
-        libraries = f"{self._folder}/bin:{os.environ.get('LD_LIBRARY_PATH', '')}"
+        libraries = f"{self._programs}:{os.environ.get('LD_LIBRARY_PATH', '')}"
         with (self._folder / "logs" / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._folder / "bin" / "milvus"), "run", "standalone"],
+                [str(self._programs / "milvus"), "run", "standalone"],
                 cwd=self._folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -110,6 +156,12 @@ class Server:
                     "LD_LIBRARY_PATH": libraries,
                 },
             )
+        # A test run that is killed takes its servers along.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, "guard", str(self.pid), str(self._folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + 90
         while wait and not self._healthy():
             assert self._process.poll() is None, "the server ended; see logs/server.log"
@@ -117,6 +169,10 @@ class Server:
             time.sleep(0.1)
 
     def kill(self) -> None:
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from secondglance.pipelines.words import Words
     from secondglance.rerank.base import Reranker
     from secondglance.rerank.score_cache import ScoreCache
+    from secondglance.retrieve.milvus_server import Tls
     from secondglance.retrieve.store import Store
 
 logger = logging.getLogger(__name__)
@@ -223,9 +224,10 @@ class Parts:
 
     def _open_words(self) -> Words:
         if self._words is None:
-            from secondglance.pipelines.words import Words
+            from secondglance.pipelines.words import Words, open_index
 
-            self._words = Words(self.data, self.catalog.path)
+            index = open_index(self.data, self.settings)
+            self._words = Words(self.data, self.catalog.path, index)
         return self._words
 
     @cached_property
@@ -305,7 +307,6 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         from secondglance.retrieve.exact import ExactStore
 
         return ExactStore(folder / "exact", dim=dim)
-    from secondglance.retrieve.milvus_server import Tls
     from secondglance.retrieve.milvus_store import MilvusStore
 
     return MilvusStore(
@@ -317,12 +318,19 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         retry_s=settings.retry_s,
         consistency=settings.consistency,
         index=settings.server_index,
-        tls=Tls(
-            ca=settings.tls_ca,
-            cert=settings.tls_cert,
-            key=settings.tls_key,
-            name=settings.tls_name,
-        ),
+        tls=tls_of(settings),
+    )
+
+
+def tls_of(settings: StoreSettings) -> Tls:
+    """The files of an encrypted connection that the settings name."""
+    from secondglance.retrieve.milvus_server import Tls
+
+    return Tls(
+        ca=settings.tls_ca,
+        cert=settings.tls_cert,
+        key=settings.tls_key,
+        name=settings.tls_name,
     )
 
 

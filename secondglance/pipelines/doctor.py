@@ -251,7 +251,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     tls = Tls(ca=store.tls_ca, cert=store.tls_cert, key=store.tls_key, name=store.tls_name)
     label = without_secrets(store.uri)
     try:
-        client, version = connect(store.uri, token=token, tls=tls, timeout_s=store.timeout_s)
+        client, version, _ = connect(store.uri, token=token, tls=tls, timeout_s=store.timeout_s)
         client.close()
     except Exception as error:
         known = error if isinstance(error, SecondGlanceError) else server_error(error, label)

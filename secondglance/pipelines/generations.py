@@ -20,12 +20,13 @@ from secondglance.config import PRESET_NAMES, read_preset
 from secondglance.errors import LibraryError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.media.sqlite import database_uri
-from secondglance.pipelines.build import DEFAULT_COLLECTION
+from secondglance.pipelines.build import DEFAULT_COLLECTION, tls_of
 from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.locking import writing
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import TOP, data_folder, is_data_name, read_stamp
 from secondglance.retrieve.lexical import FILE_NAME as WORDS_FILE
+from secondglance.retrieve.lexical import STORE_MARKER
 from secondglance.sections import RecallSettings, StoreSettings
 
 LIST_FILE = "generations.json"
@@ -245,6 +246,7 @@ def _remove_data(library: Path, data: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 (data / f"{name}{suffix}").unlink(missing_ok=True)
+    (data / STORE_MARKER).unlink(missing_ok=True)
 
 
 def _with_token(store: StoreSettings, known: Sequence[StoreSettings]) -> StoreSettings:
@@ -277,12 +279,17 @@ def remove_store(data: Path, settings: StoreSettings) -> str | None:
         return f"{place} could not be removed; delete it by hand" if place.exists() else None
     if is_shared(settings):
         return f"{where(data, settings)} may hold other collections and was kept"
-    from pymilvus import MilvusClient
+    from secondglance.retrieve.milvus_server import connect
+    from secondglance.retrieve.milvus_words import words_collection
 
-    token = settings.token.get_secret_value() if settings.token else ""
+    token = settings.token.get_secret_value() if settings.token else None
     try:
-        client = MilvusClient(settings.uri, token=token, timeout=settings.timeout_s)
-        client.drop_collection(settings.collection or DEFAULT_COLLECTION)
+        client, _, _ = connect(
+            settings.uri, token=token, tls=tls_of(settings), timeout_s=settings.timeout_s
+        )
+        name = settings.collection or DEFAULT_COLLECTION
+        client.drop_collection(name)
+        client.drop_collection(words_collection(name))
         client.close()
     except Exception as error:  # the client lets those of gRPC through
         return f"{where(data, settings)} could not be removed: {error}"

@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from secondglance.config import Settings
+from secondglance.errors import InputError
 from secondglance.ingest.reworded import Reworded, RewordedQueue
+from secondglance.pipelines.build import DEFAULT_COLLECTION, tls_of
 from secondglance.pipelines.records import path_below
-from secondglance.retrieve.lexical import FILE_NAME, Document, WordIndex
+from secondglance.retrieve.lexical import FILE_NAME, STORE_MARKER, Document, WordIndex
 from secondglance.types import Kind, Record
 
 if TYPE_CHECKING:
+    from secondglance.retrieve.milvus_words import MilvusWords
     from secondglance.retrieve.store import Store
 
 logger = logging.getLogger(__name__)
@@ -43,14 +47,16 @@ class Words:
     Args:
         folder: Of the library.
         catalog: Its catalog file.
+        index: Of this library, as `open_index` returns it; closed with this.
 
     Raises:
         StoreError: The index cannot be used, or is not there and the folder cannot be written.
         CatalogError: The catalog cannot be used.
     """
 
-    def __init__(self, folder: Path, catalog: Path) -> None:
-        self.index = WordIndex(folder / FILE_NAME)
+    def __init__(self, folder: Path, catalog: Path, index: WordIndex | MilvusWords) -> None:
+        self.index = index
+        self.in_store = not isinstance(index, WordIndex)
         self._queue: RewordedQueue | None = None
         if not os.access(folder, os.W_OK):
             return  # searched as it is
@@ -59,10 +65,15 @@ class Words:
         except BaseException:
             self.index.close()
             raise
-        if self._queue.is_new or not self.index.is_filled():
+        marker = folder / STORE_MARKER
+        was_elsewhere = not self.in_store and marker.exists()
+        if self._queue.is_new or was_elsewhere or not self.index.is_filled():
             self.index.clear()
             self._queue.note_all()
             self.index.mark_filled()
+            if was_elsewhere:
+                # The queue is this index's again; what the store has goes stale.
+                marker.unlink(missing_ok=True)
 
     def sync(self, store: Callable[[], Store]) -> int:
         """Takes in what changed; returns how many contents that were.
@@ -97,6 +108,41 @@ class Words:
         self.index.close()
         if self._queue is not None:
             self._queue.close()
+
+
+def open_index(folder: Path, settings: Settings) -> WordIndex | MilvusWords:
+    """The word index where `search.words_in` wants it.
+
+    Args:
+        folder: Of the library.
+        settings: Of the library.
+
+    Raises:
+        InputError: The store is to rank by words, and is no Milvus.
+        StoreError: The index cannot be opened, or the Milvus server does not rank by words.
+    """
+    where, store = settings.search.words_in, settings.store
+    if where == "store" and store.backend != "milvus":
+        raise InputError(
+            f"search.words_in is store, and the {store.backend} store does not rank by words",
+            remedy="set search.words_in = library",
+        )
+    if where == "library" or store.backend != "milvus":
+        return WordIndex(folder / FILE_NAME)
+    from secondglance.retrieve.milvus_connection import Connection
+    from secondglance.retrieve.milvus_words import MilvusWords
+
+    connection = Connection(
+        store.uri or folder / "vectors.db",
+        token=store.token.get_secret_value() if store.token else None,
+        timeout_s=store.timeout_s,
+        retry_s=store.retry_s,
+        tls=tls_of(store),
+    )
+    if where == "auto" and not connection.has_full_text:
+        connection.close()
+        return WordIndex(folder / FILE_NAME)
+    return MilvusWords(folder, connection, collection=store.collection or DEFAULT_COLLECTION)
 
 
 def _documents(entries: Sequence[Reworded], store: Store) -> Iterator[Document]:

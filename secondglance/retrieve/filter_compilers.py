@@ -84,13 +84,13 @@ def to_milvus(filter: Filter) -> str:
     `not` and `or` has changed between Milvus releases.
     """
     if isinstance(filter, Compare):
-        return _present(filter.field, f"{filter.field} {filter.op} {milvus_literal(filter.value)}")
+        return present(filter.field, f"{filter.field} {filter.op} {milvus_literal(filter.value)}")
     if isinstance(filter, In):
         member = f"{filter.field} in {milvus_list(filter.values)}"
-        return _present(filter.field, f"not ({member})" if filter.negated else member)
+        return present(filter.field, f"not ({member})" if filter.negated else member)
     if isinstance(filter, Like):
         match = _milvus_like(filter.field, filter.pattern)
-        return _present(filter.field, f"not {match}" if filter.negated else match)
+        return present(filter.field, f"not {match}" if filter.negated else match)
     if isinstance(filter, Not):
         return f"(not {to_milvus(filter.part)})"
     if isinstance(filter, And | Or):
@@ -118,7 +118,8 @@ def absent(kind: FieldType) -> Value:
     return -1.7976931348623157e308 if kind in ("number", "time") else "\ufffe"
 
 
-def _present(field: str, condition: str) -> str:
+def present(field: str, condition: str) -> str:
+    """A Milvus condition on a field that also says that there is a value."""
     if field in FLAGGED:
         return f"(has_{field} == true and ({condition}))"
     return f"({field} != {milvus_literal(absent(FIELDS[field]))} and ({condition}))"

@@ -27,6 +27,8 @@ from secondglance.retrieve.tokens import tokenize
 from secondglance.types import Kind
 
 FILE_NAME = "words.sqlite"
+STORE_MARKER = "words-in-store"
+"""File in a library's folder that says that its store has the words, and this index goes stale."""
 VERSION = 1
 """Of the tables and of `tokens`; an index of another version is emptied and filled again."""
 
@@ -203,7 +205,7 @@ class WordIndex:
             kind: Only of this kind.
             without: Documents with all of these words are left out.
         """
-        phrases, terms = _parsed(text)
+        phrases, terms = parsed(text)
         with self._errors():
             asked, whole = self._weighed(terms)
             if not asked:
@@ -272,8 +274,8 @@ class WordIndex:
                 raise _store_error(error, self._path) from error
 
 
-def _parsed(text: str) -> tuple[list[str], tuple[str, ...]]:
-    """Phrases, as tokens with spaces between, and all tokens."""
+def parsed(text: str) -> tuple[list[str], tuple[str, ...]]:
+    """The phrases of a query, as tokens with spaces between, and all of its tokens."""
     quoted = [next(filter(None, found)) for found in _QUOTED.findall(text)]
     phrases = [" ".join(tokenize(words).stream) for words in quoted]
     return [phrase for phrase in phrases if phrase], tokenize(text).all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import grpc
+import pymilvus  # noqa: F401 - sets the levels of its loggers, which are changed below
 
 from secondglance.errors import StoreError
 
@@ -49,6 +50,11 @@ def passing(error: BaseException | None) -> bool:
     )
 
 
+def refuses_pattern(error: BaseException | None) -> bool:
+    """Whether a server does not know a `like` pattern."""
+    return "unsupported pattern" in _words(error)
+
+
 def server_error(error: BaseException, label: str) -> StoreError:
     """What a server did, as one line with a remedy."""
     words = _words(error)
@@ -62,11 +68,6 @@ def server_error(error: BaseException, label: str) -> StoreError:
             f"no encrypted connection to Milvus at {label}: {_first_line(error)}",
             remedy="check store.tls_ca, that its certificate is for this host, and https in the "
             "address",
-        )
-    if "unsupported pattern" in words:
-        return StoreError(
-            f"Milvus at {label} only knows `like` patterns that end in %, such as 'a/%'",
-            remedy="use a newer server (2.5 knows all), or the faiss store",
         )
     if any(word in words for word in _BUSY):
         return StoreError(

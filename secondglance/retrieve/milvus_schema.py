@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.client.types import LoadState
 
-from secondglance.errors import InputError, StoreError
+from secondglance.errors import DimensionError, InputError, StoreError
 from secondglance.retrieve import milvus_errors
 from secondglance.retrieve.fields import FIELDS, comparable
 from secondglance.retrieve.filter_compilers import FLAGGED, absent
@@ -22,6 +24,7 @@ BATCH_BYTES = 8 << 20
 BATCH_ROWS = 1_000
 
 _RENEWED = "_renewed"
+_CREATE_TIMEOUT_S = 60.0
 # Of an index over millions of vectors.
 _BUILD_TIMEOUT_S = 24 * 3600.0
 
@@ -49,14 +52,66 @@ def create(
             schema.add_field(f"has_{name}", DataType.BOOL)
     params = MilvusClient.prepare_index_params()
     params.add_index("vector", **index)
+    # Making channels takes an idle server a second, and a busy one longer than a search may.
+    timeout_s = max(timeout_s, _CREATE_TIMEOUT_S)
     client.create_collection(
         collection,
         schema=schema,
-        index_params=params,
         # What was written is found by the next search, as in the other stores.
         consistency_level="Strong",
         timeout=timeout_s,
     )
+    client.create_index(collection, params, timeout=timeout_s, sync=False)
+
+
+def load_rows(client: Any, collection: str, *, timeout_s: float) -> None:
+    """Has a server bring a collection into memory; returns when it can be searched.
+
+    A large one takes minutes. A server that goes away meanwhile is noticed within a call's limit.
+
+    Raises:
+        StoreError: It does not get there.
+    """
+    client.load_collection(collection, timeout=max(timeout_s, _CREATE_TIMEOUT_S), _async=True)
+    deadline = time.monotonic() + _BUILD_TIMEOUT_S
+    pause_s = 0.02
+    while True:
+        state = client.get_load_state(collection, timeout=timeout_s)
+        if state["state"] == LoadState.Loaded:
+            return
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"the collection {collection!r} is not loaded after {_BUILD_TIMEOUT_S:.0f} s",
+                remedy="see the server's log; it may lack memory",
+            )
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1.0)
+
+
+def lacking(
+    client: Any, collection: str, *, dim: int, label: str, timeout_s: float
+) -> frozenset[str]:
+    """The fields that an older collection has no columns for.
+
+    Raises:
+        DimensionError: It holds vectors of another length.
+        StoreError: It is not ours.
+    """
+    description = client.describe_collection(collection, timeout=timeout_s)
+    fields = {field["name"]: field for field in description["fields"]}
+    missing = [name for name in column_names() if name not in fields]
+    if any(name not in FIELDS or name in FLAGGED for name in missing):
+        raise StoreError(
+            f"the collection {collection!r} at {label} lacks {', '.join(missing)}",
+            remedy="it was made by another program or release; name another collection",
+        )
+    found = int(fields["vector"].get("params", {}).get("dim", 0))
+    if found != dim:
+        raise DimensionError(
+            f"the collection {collection!r} at {label} holds vectors of length {found}, not {dim}",
+            remedy="use the embedder that it was made with, or name another collection",
+        )
+    return frozenset(missing)
 
 
 def entity(row: Row) -> dict[str, Any]:
@@ -122,7 +177,7 @@ def rebuild_index(
     params.add_index("vector", **index)
     try:
         client.create_index(collection, params, timeout=timeout_s, sync=False)
-        client.load_collection(collection, timeout=_BUILD_TIMEOUT_S)
+        load_rows(client, collection, timeout_s=timeout_s)
     except MilvusException as error:
         if milvus_errors.passing(error):
             raise
@@ -146,8 +201,8 @@ def renew(
     if client.has_collection(renewed, timeout=timeout_s):
         client.drop_collection(renewed, timeout=timeout_s)
     create(client, renewed, dim=dim, index=index, timeout_s=timeout_s)
-    client.load_collection(collection, timeout=timeout_s)
-    client.load_collection(renewed, timeout=timeout_s)
+    load_rows(client, collection, timeout_s=timeout_s)
+    load_rows(client, renewed, timeout_s=timeout_s)
     rows = client.query_iterator(
         collection,
         batch_size=BATCH_ROWS,

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pymilvus import MilvusClient
 
-from secondglance.errors import DimensionError, InputError, SecondGlanceError, StoreError
+from secondglance.errors import InputError, StoreError
 from secondglance.retrieve import (
     milvus_errors,
+    milvus_filters,
     milvus_index,
     milvus_lite,
     milvus_schema,
     milvus_server,
 )
-from secondglance.retrieve.fields import FIELDS
-from secondglance.retrieve.filter_compilers import FLAGGED, milvus_list, to_milvus
+from secondglance.retrieve.filter_compilers import milvus_list
 from secondglance.retrieve.filters import Filter
+from secondglance.retrieve.milvus_connection import Connection
+from secondglance.retrieve.milvus_filters import Asked, Hit
 from secondglance.retrieve.milvus_index import IndexKind
 from secondglance.retrieve.milvus_schema import BATCH_ROWS, batches, chunks, entity
 from secondglance.retrieve.milvus_server import Consistency, Tls
@@ -43,12 +44,6 @@ _SERVER_UNFLUSHED = 10_000
 # one by one, exactly.
 _SERVER_CLOSING = 1_000
 _FLUSH_TIMEOUT_S = 120.0
-_LOAD_TIMEOUT_S = 600.0  # a server reads a large collection into memory first
-# Work on local disks may stall behind a compaction; it is not lost.
-_LITE_TIMEOUT_S = 600.0
-# Scores of equal vectors differ in the last float32 bits, with their place in a segment.
-_RANK_DIGITS = 6
-_SLACK = 16
 
 
 class MilvusStore:
@@ -102,41 +97,25 @@ class MilvusStore:
             )
         self._dim = dim
         self._collection = collection
-        self._lock = threading.RLock()
-        self._client: Any = None
         self._lacks: frozenset[str] = frozenset()
-        self._path: Path | None = None
-        self._retry_s = retry_s
         self._consistency = consistency.capitalize()
         self._wanted = index
         self._kind: IndexKind | None = "flat"
-        self._version: tuple[int, int] | None = None
         self._rows = expected
         self._wrote = False
-        address = str(uri)
-        if "://" in address:
-            self._label = milvus_server.without_secrets(address)
-            self._timeout_s = timeout_s
-        else:
-            self._path = Path(address).absolute()
-            self._label = str(self._path)
-            self._timeout_s = _LITE_TIMEOUT_S
-            address = milvus_lite.acquire(self._path)
+        self._connection = Connection(
+            uri, token=token, timeout_s=timeout_s, retry_s=retry_s, tls=tls or Tls()
+        )
+        self._local = self._connection.path is not None
+        self._timeout_s = self._connection.timeout_s
+        self._patterns = milvus_server.knows_patterns(self._connection.version)
         # After a kill, Lite replays its log into memory; how much is not said.
-        self._unflushed = 0 if self._path is None else _LITE_UNFLUSHED
+        self._unflushed = _LITE_UNFLUSHED if self._local else 0
         try:
-            with self._session(connecting=True):
-                if self._path is None:
-                    self._client, self._version = milvus_server.connect(
-                        address, token=token, tls=tls or Tls(), timeout_s=timeout_s
-                    )
-                else:
-                    self._client = MilvusClient(
-                        address, timeout=timeout_s, grpc_options=milvus_lite.GRPC_OPTIONS
-                    )
-                self._open_collection()
+            with self._connection.calling() as client:
+                self._open_collection(client)
         except BaseException:
-            self._release()
+            self._connection.close()
             raise
 
     @property
@@ -147,7 +126,7 @@ class MilvusStore:
     @property
     def capabilities(self) -> Capabilities:
         """Lite is exact and belongs to one process; a server is neither."""
-        local = self._path is not None
+        local = self._local
         return Capabilities(
             exact=local,
             remote=not local,
@@ -155,7 +134,7 @@ class MilvusStore:
             index="Milvus Lite (FLAT)"
             if local
             else milvus_index.described(self._kind, self.count(), self._dim, wanted=self._wanted),
-            full_text=(self._version or (0, 0)) >= milvus_server.FULL_TEXT_VERSION,
+            full_text=self._connection.has_full_text,
         )
 
     def upsert(self, records: Sequence[Record]) -> None:
@@ -190,38 +169,50 @@ class MilvusStore:
                 remedy="ask for fewer, or use the faiss store",
             )
         query = unit(vector, dim=self._dim, what="the query vector")
-        expression = self._expression(filter)
-        quantised = self._kind == "ivf_sq8"
-        wanted = min(limit + _SLACK + (limit if quantised else 0), MAX_LIMIT)
+        first = limit + milvus_filters.SLACK + (limit if self._kind == "ivf_sq8" else 0)
         self._seal_if_large()
-        while True:
-            with self._session():
-                (found,) = self._client.search(
-                    self._collection,
-                    data=[query],
-                    limit=wanted,
-                    filter=expression,
-                    output_fields=["payload", "vector"] if quantised else ["payload"],
-                    search_params={
-                        "metric_type": "COSINE",
-                        "params": milvus_index.search_params(self._kind, wanted),
-                    },
-                    consistency_level=self._consistency,
-                    timeout=self._timeout_s,
-                )
-            if quantised:
-                found = milvus_index.exactly_scored(found, query)
-            scores = [round(float(hit["distance"]), _RANK_DIGITS) for hit in found]
-            # A tie at the cut can only be broken by id once all of it is here.
-            tied = len(found) == wanted and scores[-1] >= scores[limit - 1] - 10**-_RANK_DIGITS
-            if not tied or wanted == MAX_LIMIT:
-                break
-            wanted = min(wanted * 4, MAX_LIMIT)
-        ranked = sorted(zip(scores, found, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))
+
+        def find(asked: Asked) -> list[Hit]:
+            search = partial(self._nearest, query, asked)
+            found, seen = milvus_filters.nearest(search, asked, limit=limit, first=first)
+            if seen is None or (self._kind == "flat" and asked.rest is None):
+                return found
+            # With a filter, an approximate index may return fewer than there are: HNSW of version
+            # 2.3 found one of 1,000. It looks further the more it is asked for.
+            total, wider = self._count(asked.expression), first
+            while seen is not None and seen < total and wider < MAX_LIMIT:
+                wider = min(4 * wider, MAX_LIMIT)
+                found, seen = milvus_filters.nearest(search, asked, limit=limit, first=wider)
+            if seen is not None and seen < total:
+                found = milvus_filters.ranked(self._kept(asked, query))
+            return found[:limit]
+
         return [
-            Match(id=hit["id"], score=score, payload=load(hit["entity"]["payload"]))
-            for score, hit in ranked[:limit]
+            Match(
+                id=hit["id"],
+                score=round(float(hit["distance"]), milvus_filters.RANK_DIGITS),
+                payload=load(hit["entity"]["payload"]),
+            )
+            for hit in self._asking(filter, find)
         ]
+
+    def _nearest(self, query: Vector, asked: Asked, wanted: int) -> list[Hit]:
+        quantised = self._kind == "ivf_sq8"
+        with self._connection.calling() as client:
+            (found,) = client.search(
+                self._collection,
+                data=[query],
+                limit=wanted,
+                filter=asked.expression,
+                output_fields=["payload", "vector"] if quantised else ["payload"],
+                search_params={
+                    "metric_type": "COSINE",
+                    "params": milvus_index.search_params(self._kind, wanted),
+                },
+                consistency_level=self._consistency,
+                timeout=self._timeout_s,
+            )
+        return milvus_index.exactly_scored(found, query) if quantised else list(found)
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """The records that exist among `ids`, in the order of `ids`."""
@@ -239,20 +230,47 @@ class MilvusStore:
 
     def ids(self) -> Iterator[str]:
         """Every id, in no order; what is written meanwhile may be missed."""
-        asked = {"batch_size": BATCH_ROWS, "output_fields": ["id"], "timeout": self._timeout_s}
-        with self._session():
-            pages = self._client.query_iterator(self._collection, **asked)
-            page = pages.next()
-        while page:
-            yield from (entity["id"] for entity in page)
-            with self._session():
-                page = pages.next()
-        pages.close()
+        return (row["id"] for row in self._rows_of_all(["id"]))
 
     def count(self, *, filter: Filter | None = None) -> int:
         """How many records there are, or how many a filter keeps."""
-        (row,) = self._query(filter=self._expression(filter), output_fields=["count(*)"])
+
+        def count(asked: Asked) -> int:
+            if asked.rest is not None:
+                return sum(1 for _ in self._kept(asked))
+            return self._count(asked.expression)
+
+        return self._asking(filter, count)
+
+    def _count(self, expression: str) -> int:
+        (row,) = self._query(filter=expression, output_fields=["count(*)"])
         return int(row["count(*)"])
+
+    def _kept(self, asked: Asked, query: Vector | None = None) -> Iterator[Hit]:
+        """All that a filter keeps which the server knows in part; by the query, with cosines."""
+        found = self._rows_of_all(["id", "payload"], asked.expression)
+        kept = (row for row in found if asked.keeps(row["payload"]))
+        if query is None:
+            yield from kept
+            return
+        while few := [row["id"] for row in islice(kept, BATCH_ROWS // 2)]:
+            fields = ["id", "payload", "vector"]
+            rows = self._query(filter=f"id in {milvus_list(few)}", output_fields=fields)
+            yield from milvus_filters.scored(rows, query)
+
+    def _rows_of_all(self, fields: list[str], expression: str = "") -> Iterator[Hit]:
+        if not milvus_server.pages_itself(self._connection.version):
+            yield from milvus_filters.paged(self._query, expression, fields, size=BATCH_ROWS)
+            return
+        asked = {"batch_size": BATCH_ROWS, "output_fields": fields, "timeout": self._timeout_s}
+        with self._connection.calling() as client:
+            pages = client.query_iterator(self._collection, filter=expression, **asked)
+            page = pages.next()
+        while page:
+            yield from page
+            with self._connection.calling():
+                page = pages.next()
+        pages.close()
 
     def flush(self) -> None:
         """Returns when everything written before survives a kill of this process.
@@ -260,106 +278,102 @@ class MilvusStore:
         A server has an acknowledged write in its log, and Lite has handed it to the system; the
         log is brought to the disk here.
         """
-        if self._path is None and self._unflushed >= _SERVER_UNFLUSHED:
+        if not self._local and self._unflushed >= _SERVER_UNFLUSHED:
             self._write("flush")
             self._unflushed = 0
-        with self._session():
+        with self._connection.calling():
             self._seal_if_large()
-            if self._path is not None:
-                milvus_lite.sync_log(self._path)
+            if self._connection.path is not None:
+                milvus_lite.sync_log(self._connection.path)
 
     def close(self) -> None:
         """Flushes and lets go of the connection and the Lite folder. May be called twice."""
-        with self._lock:
-            if self._client is None:
-                return
-            try:
-                if self._unflushed and (self._path is not None or self._growing()):
-                    with self._session():
-                        self._client.flush(self._collection, timeout=_FLUSH_TIMEOUT_S)
-            finally:
-                self._release()
-
-    def _open_collection(self) -> None:
-        milvus_schema.finish_renewal(self._client, self._collection, timeout_s=self._timeout_s)
-        if not self._client.has_collection(self._collection, timeout=self._timeout_s):
-            milvus_schema.create(
-                self._client,
-                self._collection,
-                dim=self._dim,
-                index=self._new_index(self._rows),
-                timeout_s=_LOAD_TIMEOUT_S,
-            )
-        description = self._client.describe_collection(self._collection, timeout=self._timeout_s)
-        fields = {field["name"]: field for field in description["fields"]}
-        missing = [name for name in milvus_schema.column_names() if name not in fields]
-        if any(name not in FIELDS or name in FLAGGED for name in missing):
-            raise StoreError(
-                f"the collection {self._collection!r} at {self._label} lacks {', '.join(missing)}",
-                remedy="it was made by another program or release; name another collection",
-            )
-        self._lacks = frozenset(missing)
-        dim = int(fields["vector"]["params"]["dim"])
-        if dim != self._dim:
-            raise DimensionError(
-                f"the collection {self._collection!r} at {self._label} holds vectors of length"
-                f" {dim}, not {self._dim}",
-                remedy="use the embedder that it was made with, or name another collection",
-            )
-        if self._path is None:
-            found = self._client.describe_index(self._collection, "vector", timeout=self._timeout_s)
-            self._kind = milvus_index.kind_of(found)
-            if self._wanted not in ("auto", self._kind):
-                milvus_schema.rebuild_index(
-                    self._client,
-                    self._collection,
-                    self._new_index(0),
-                    label=self._label,
-                    timeout_s=self._timeout_s,
-                )
-                self._kind = self._wanted
-        self._client.load_collection(self._collection, timeout=_LOAD_TIMEOUT_S)
-
-    def _expression(self, filter: Filter | None) -> str:
-        """A filter for Milvus, as far as an older collection can answer it."""
-        if filter is None:
-            return ""
-        if unknown := sorted(self._lacks & filter.fields()):
-            raise StoreError(
-                f"the store was made before there was a field {unknown[0]!r}",
-                remedy="run `secondglance index` on the library once, which brings it up to date",
-            )
-        return to_milvus(filter)
-
-    def _renew(self) -> None:
-        """Before an older collection is written: copies it into one with all columns."""
-        if not self._lacks:
+        if not self._connection.is_open:
             return
-        with self._session():
-            milvus_schema.renew(
-                self._client,
+        try:
+            if self._unflushed and (self._local or self._growing()):
+                with self._connection.calling() as client:
+                    client.flush(self._collection, timeout=_FLUSH_TIMEOUT_S)
+        finally:
+            self._connection.close()
+
+    def _open_collection(self, client: Any) -> None:
+        milvus_schema.finish_renewal(client, self._collection, timeout_s=self._timeout_s)
+        if not client.has_collection(self._collection, timeout=self._timeout_s):
+            milvus_schema.create(
+                client,
                 self._collection,
                 dim=self._dim,
                 index=self._new_index(self._rows),
                 timeout_s=self._timeout_s,
             )
-            self._open_collection()
+        self._lacks = milvus_schema.lacking(
+            client,
+            self._collection,
+            dim=self._dim,
+            label=self._connection.label,
+            timeout_s=self._timeout_s,
+        )
+        if not self._local:
+            found = client.describe_index(self._collection, "vector", timeout=self._timeout_s)
+            self._kind = milvus_index.kind_of(found)
+            if self._wanted not in ("auto", self._kind):
+                milvus_schema.rebuild_index(
+                    client,
+                    self._collection,
+                    self._new_index(0),
+                    label=self._connection.label,
+                    timeout_s=self._timeout_s,
+                )
+                self._kind = self._wanted
+        milvus_schema.load_rows(client, self._collection, timeout_s=self._timeout_s)
+
+    def _asking(self, filter: Filter | None, work: Callable[[Asked], T]) -> T:
+        """Does something with a filter, as far as server and collection can answer it."""
+        unknown = sorted(self._lacks & filter.fields()) if filter is not None else []
+        if unknown:
+            raise StoreError(
+                f"the store was made before there was a field {unknown[0]!r}",
+                remedy="run `secondglance index` on the library once, which brings it up to date",
+            )
+        if self._patterns:
+            try:
+                return work(milvus_filters.ask(filter, patterns=True))
+            except StoreError as error:
+                if not milvus_errors.refuses_pattern(error.__cause__):
+                    raise
+                self._patterns = False
+        return work(milvus_filters.ask(filter, patterns=False))
+
+    def _renew(self) -> None:
+        """Before an older collection is written: copies it into one with all columns."""
+        if not self._lacks:
+            return
+        with self._connection.calling() as client:
+            milvus_schema.renew(
+                client,
+                self._collection,
+                dim=self._dim,
+                index=self._new_index(self._rows),
+                timeout_s=self._timeout_s,
+            )
+            self._open_collection(client)
 
     def _write(self, call: str, *args: Any, **options: Any) -> None:
         self._wrote = True
         timeout_s = _FLUSH_TIMEOUT_S if call == "flush" else self._timeout_s
 
         def once() -> None:
-            with self._session():
-                getattr(self._client, call)(self._collection, *args, timeout=timeout_s, **options)
+            with self._connection.calling() as client:
+                getattr(client, call)(self._collection, *args, timeout=timeout_s, **options)
 
-        self._patiently(once)
+        self._connection.patiently(once)
 
     def _query(self, **options: Any) -> list[dict[str, Any]]:
         # Always strong, whatever searches may miss: the catalog is compared with these rows.
         def once() -> list[dict[str, Any]]:
-            with self._session():
-                rows: list[dict[str, Any]] = self._client.query(
+            with self._connection.calling() as client:
+                rows: list[dict[str, Any]] = client.query(
                     self._collection,
                     consistency_level="Strong",
                     timeout=self._timeout_s,
@@ -367,54 +381,20 @@ class MilvusStore:
                 )
                 return rows
 
-        return self._patiently(once) if self._wrote else once()
-
-    def _patiently(self, work: Callable[[], T]) -> T:
-        if self._path is not None:
-            return work()
-        return milvus_server.patiently(work, patience_s=self._retry_s)
+        return self._connection.patiently(once) if self._wrote else once()
 
     def _new_index(self, count: int) -> dict[str, Any]:
-        wanted: IndexKind = "flat" if self._path is not None else self._wanted
+        wanted: IndexKind = "flat" if self._local else self._wanted
         return milvus_index.choose_index(count, self._dim, wanted=wanted).build
 
     def _growing(self) -> bool:
-        with self._session():
-            sealed = self._client.get_collection_stats(self._collection, timeout=self._timeout_s)
+        with self._connection.calling() as client:
+            sealed = client.get_collection_stats(self._collection, timeout=self._timeout_s)
         return self.count() - int(sealed["row_count"]) >= _SERVER_CLOSING
 
     def _seal_if_large(self) -> None:
-        if self._path is None or self._unflushed < _LITE_UNFLUSHED:
+        if not self._local or self._unflushed < _LITE_UNFLUSHED:
             return
-        with self._session():
-            self._client.flush(self._collection, timeout=self._timeout_s)
+        with self._connection.calling() as client:
+            client.flush(self._collection, timeout=self._timeout_s)
             self._unflushed = 0
-
-    @contextmanager
-    def _session(self, *, connecting: bool = False) -> Iterator[None]:
-        # Lite takes one writer per collection, and one lock is cheap beside a call.
-        with self._lock:
-            if self._client is None and not connecting:
-                raise StoreError("the store is closed", remedy="open it again")
-            try:
-                yield
-            except SecondGlanceError:
-                raise
-            except Exception as error:
-                # The client lets exceptions of its own, of gRPC and of protobuf through.
-                raise self._store_error(error) from error
-
-    def _store_error(self, error: Exception) -> StoreError:
-        if self._path is None:
-            return milvus_errors.server_error(error, self._label)
-        return StoreError(
-            f"Milvus Lite in {self._label} failed: {milvus_errors.text_of(error)}",
-            remedy="if it is damaged, restore it, or delete it and index again",
-        )
-
-    def _release(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-        if self._path is not None:
-            milvus_lite.release(self._path)

@@ -197,7 +197,7 @@ def test_ten_thousand_vectors(opener: Opener) -> None:
     assert made.count() == count
     wanted = 0.999 if opener.exact else 0.95
     # A server builds its index behind the write, and searches coarsely until it has.
-    deadline = time.monotonic() + (60 if made.capabilities.remote else 0)
+    deadline = time.monotonic() + (180 if made.capabilities.remote else 0)
     while (found := _recall(made, vectors, limit)) < wanted and time.monotonic() < deadline:
         time.sleep(1)
     assert found >= wanted

@@ -339,7 +339,7 @@ def test_where_nothing_may_be_written_words_are_only_read(
     folder, catalog = open_library.folder, open_library.folder / "catalog.sqlite"
     open_library.close()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    words = words_pipeline.Words(folder, catalog)
+    words = words_pipeline.Words(folder, catalog, WordIndex(folder / "words.sqlite"))
     hits = words.index.search("lighthouse", limit=9)
     assert len(hits) == 2
     assert words.sync(lambda: pytest.fail("there is nothing to do")) == 0
@@ -348,7 +348,7 @@ def test_where_nothing_may_be_written_words_are_only_read(
     words.close()
     (folder / "words.sqlite").unlink()
     with pytest.raises(StoreError, match="cannot use the word index"):
-        words_pipeline.Words(folder, catalog)
+        words_pipeline.Words(folder, catalog, WordIndex(folder / "words.sqlite"))
 
 
 def test_the_setting_turns_words_off_and_the_call_decides(media: Path, open_library: Open) -> None:
