@@ -106,6 +106,8 @@ def main() -> None:
             for engine in ENGINES:
                 runs[engine].append(measured(engine, photos, clip, options.address))
                 console.print(f"{engine}: {runs[engine][-1]['seconds']:.1f} s")
+    if not all(run["after"] for engine in ENGINES for run in runs[engine]):
+        parser.error("too few pictures to tell a rate; raise --limit")
 
     def middle(engine: str, name: str) -> float:
         return statistics.median(run[name] for run in runs[engine])
