@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from secondglance.models.untrained import build_untrained_clip, build_untrained_reranker
+from secondglance.pipelines import build
 from tests.browser import browser
 from tests.contract.stores import DIM
 from tests.milvus_server import ABSENT, URI, Collections, Server, package
@@ -23,6 +25,33 @@ def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untrained_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_untrained_reranker(tmp_path_factory.mktemp("models") / "untrained-reranker")
+
+
+def _loaded_once(name: Literal["open_embedder", "open_reranker"]) -> Iterator[None]:
+    make: Callable[[Any], Any] = getattr(build, name)
+    made: dict[str, Any] = {}
+
+    def known(settings: Any) -> Any:
+        key = settings.model_dump_json()
+        if key not in made:
+            made[key] = make(settings)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, name, known)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_embedder() -> Iterator[None]:
+    """All libraries of a file share the embedders of the same settings; loading takes time."""
+    yield from _loaded_once("open_embedder")
+
+
+@pytest.fixture(scope="module")
+def one_reranker() -> Iterator[None]:
+    """As `one_embedder`; for tests that close no reranker."""
+    yield from _loaded_once("open_reranker")
 
 
 @pytest.fixture(scope="session")
