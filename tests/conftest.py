@@ -12,6 +12,7 @@ from secondglance.models.untrained import build_untrained_clip, build_untrained_
 from secondglance.pipelines import build
 from tests.browser import browser
 from tests.contract.stores import DIM
+from tests.decoding import open_own, shared_workers
 from tests.milvus_server import ABSENT, URI, Collections, Server, package
 
 __all__ = ["browser"]
@@ -52,6 +53,20 @@ def one_embedder() -> Iterator[None]:
 def one_reranker() -> Iterator[None]:
     """As `one_embedder`; for tests that close no reranker."""
     yield from _loaded_once("open_reranker")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_workers() -> Iterator[None]:
+    with shared_workers():
+        yield
+
+
+@pytest.fixture(scope="module")
+def own_workers() -> Iterator[None]:
+    """Each run starts and ends decode workers of its own, as outside of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build.Parts, "decode_pool", open_own)
+        yield
 
 
 @pytest.fixture(scope="session")

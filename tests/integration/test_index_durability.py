@@ -27,6 +27,8 @@ from secondglance.types import IndexReport
 from tests.libraries import Open, counts, verify
 from tests.media import write_clip, write_pictures
 
+pytestmark = pytest.mark.usefixtures("own_workers")
+
 CAPTURED: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
 
 
