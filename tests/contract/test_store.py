@@ -207,18 +207,13 @@ def test_ten_thousand_vectors(opener: Opener) -> None:
 def _recall(made: Store, vectors: Vector, limit: int) -> float:
     """Share of the true nearest that the store finds, with and without filters."""
     count, dim = vectors.shape
-    filters = [None, kind_is("video"), and_(kind_is("image"), parse_filter("size >= 5000"))]
+    payloads = [{"kind": "video" if n % 10 == 0 else "image", "size": n} for n in range(count)]
+    filters = {None: np.ones(count, dtype=np.bool_)}
+    for filter in (kind_is("video"), and_(kind_is("image"), parse_filter("size >= 5000"))):
+        filters[filter] = np.array([filter.matches(payload) for payload in payloads])
     found = wanted = 0
     for query in unit_vectors(10, dim, seed=4):
-        for filter in filters:
-            keeps = np.ones(count, dtype=np.bool_)
-            if filter is not None:
-                keeps = np.array(
-                    [
-                        filter.matches({"kind": "video" if n % 10 == 0 else "image", "size": n})
-                        for n in range(count)
-                    ]
-                )
+        for filter, keeps in filters.items():
             cosines = np.where(keeps, vectors.astype(np.float64) @ query.astype(np.float64), -9)
             best = np.argsort(-cosines, kind="stable")[:limit]
             matches = made.search(query, limit=limit, filter=filter)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a run, again and again on one library."""
+"""kill -9 in the middle of a run, and at random moments, again and again on one library."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +15,17 @@ from typing import Any
 
 import pytest
 
-from tests.media import picture, write_pictures
+from tests.media import picture, write_clip, write_pictures
 
-KILLS = 10
+KILLS = 8
 """For each store; the moments come from the seed, what they hit from the machine."""
+WRITE_RECORDS = 4
+"""Many small writes, so that kills hit them."""
 
 
 class Runner:
-    def __init__(self) -> None:
+    def __init__(self, clip: Path) -> None:
+        self._clip = clip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.killing"],
             stdin=subprocess.PIPE,
@@ -38,7 +42,12 @@ class Runner:
         return line
 
     def __call__(self, library: Path, media: Path, store: str, **order: Any) -> dict[str, Any]:
-        settings = {"store": {"backend": store}, "ingest": {"workers": 1}}
+        settings = {
+            "store": {"backend": store},
+            "recall": {"model": str(self._clip)},
+            "ingest": {"workers": 1, "alike": 1.0},
+        }
+        order = {"write_records": WRITE_RECORDS, **order}
         order |= {"library": str(library), "media": str(media), "settings": settings}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -52,8 +61,8 @@ class Runner:
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    runner = Runner()
+def runner(untrained_clip: Path) -> Iterator[Runner]:
+    runner = Runner(untrained_clip)
     yield runner
     runner.close()
 
@@ -69,6 +78,28 @@ def change(media: Path, round_: int, chosen: random.Random) -> None:
     (media / f"folder-{round_}").mkdir()
     victims[4].rename(media / f"folder-{round_}" / victims[4].name)
     write_pictures(media, 12, first=100 * (round_ + 1))
+
+
+@pytest.mark.parametrize("store", ["milvus", "faiss", "exact"])
+def test_killed_in_the_middle_loses_nothing(tmp_path: Path, runner: Runner, store: str) -> None:
+    library, media = tmp_path / "library", tmp_path / "media"
+    write_pictures(media, 120)
+    write_clip(media / "clip.mp4", [1, 2, 3])
+    killed = runner(library, media, store, write_records=40, kill_after_files=70)
+    assert killed == {"killed": True}
+    interrupted = sqlite3.connect(library / "catalog.sqlite")
+    done = interrupted.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone()[0]
+    interrupted.close()
+    assert 40 <= done < 121, "the kill came too late to test anything"
+    found = runner(library, media, store, write_records=40)
+    assert found["before"]["agrees"], found["before"]
+    report = found["report"]
+    assert (report["files"], report["indexed"], report["unchanged"]) == (121, 121 - done, done)
+    assert found["after"]["agrees"], found["after"]
+    assert found["after"]["unfinished"] == 0
+    assert found["after"]["stored"] == found["after"]["records"] == 123
+    once = dict.fromkeys((str(path) for path in media.glob("*.jpg")), 1)
+    assert found["stored"] == {**once, str(media / "clip.mp4"): 3}
 
 
 @pytest.mark.parametrize("store", ["faiss", "milvus"])
