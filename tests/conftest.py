@@ -18,6 +18,27 @@ from tests.milvus_server import ABSENT, URI, Collections, Server, package
 __all__ = ["browser"]
 
 
+SLOW = (
+    "test_starter_reranker.py", "test_kills.py", "test_fp8.py", "test_fit.py", "test_train_clip.py",
+    "test_train_reranker.py", "test_train_reranker_steps.py", "test_starter_clip.py",
+    "test_scene_render.py", "test_scene_collection.py", "test_vector_index.py",
+)  # fmt: skip
+"""Files that take long and would come late: processes share files, and a long one at the end leaves
+all but one idle."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Else files with few tests come last, and those are often the slow ones.
+    if getattr(config.option, "loadscopereorder", False):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a process of pytest-xdist: slow files first, then by folder; units are quick."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in SLOW)
+
+
 @pytest.fixture(scope="session")
 def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_untrained_clip(tmp_path_factory.mktemp("models") / "untrained-clip")
