@@ -33,7 +33,7 @@ class _Shared(DecodePool):
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future = super().submit(function, *args, **kwargs)
         self._unfinished.add(future)  # type: ignore[arg-type]
-        future.add_done_callback(self._unfinished.discard)  # type: ignore[arg-type]
+        future.add_done_callback(self._unfinished.discard)
         return future
 
     def close(self) -> None:
