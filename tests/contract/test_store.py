@@ -211,7 +211,9 @@ def _recall(made: Store, vectors: Vector, limit: int) -> float:
     payloads = [{"kind": "video" if n % 10 == 0 else "image", "size": n} for n in range(count)]
     filters: dict[Filter | None, npt.NDArray[np.bool_]]
     filters = {None: np.ones(count, dtype=np.bool_)}
-    for some in (kind_is("video"), and_(kind_is("image"), parse_filter("size >= 5000"))):
+    large = and_(kind_is("image"), parse_filter("size >= 5000"))
+    assert large is not None
+    for some in (kind_is("video"), large):
         filters[some] = np.array([some.matches(payload) for payload in payloads])
     found = wanted = 0
     for query in unit_vectors(10, dim, seed=4):

@@ -271,12 +271,11 @@ def test_a_model_that_cannot_be_fetched_says_how_to_go_on(media: Path, tmp_path:
 def test_without_a_preset_and_without_a_hub_the_starter_is_taken_with_a_warning(
     media: Path, tmp_path: Path
 ) -> None:
-    done = run_process(
-        "index", media / "notes.txt", "--library", tmp_path / "l", HF_HOME=str(tmp_path)
-    )
+    made = tmp_path / "l"
+    done = run_process("index", media / "notes.txt", "--library", made, HF_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "warning: the models of the preset 'laptop' are not on this machine" in done.stderr
-    assert json.loads((library / "library.json").read_text())["preset"] == "starter"
+    assert json.loads((made / "library.json").read_text())["preset"] == "starter"
 
 
 def test_status_shows_files_models_and_failures(library: Path, media: Path) -> None:
