@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from secondglance.models.untrained import build_untrained_clip, build_untrained_reranker
+from secondglance.pipelines import build
 from tests.browser import browser
 from tests.contract.stores import DIM
+from tests.decoding import open_own, shared_workers
 from tests.milvus_server import ABSENT, URI, Collections, Server, package, unpacked
 
 __all__ = ["browser"]
+
+
+SLOW = (
+    "test_starter_reranker.py", "test_kills.py", "test_fp8.py", "test_fit.py", "test_train_clip.py",
+    "test_train_reranker.py", "test_train_reranker_steps.py", "test_starter_clip.py",
+    "test_scene_render.py", "test_scene_collection.py", "test_vector_index.py",
+)  # fmt: skip
+"""Files that take long and would come late: processes share files, and a long one at the end leaves
+all but one idle."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Else files with few tests come last, and those are often the slow ones.
+    if getattr(config.option, "loadscopereorder", False):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a process of pytest-xdist: slow files first, then by folder; units are quick."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +48,47 @@ def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untrained_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_untrained_reranker(tmp_path_factory.mktemp("models") / "untrained-reranker")
+
+
+def _loaded_once(name: Literal["open_embedder", "open_reranker"]) -> Iterator[None]:
+    make: Callable[[Any], Any] = getattr(build, name)
+    made: dict[str, Any] = {}
+
+    def known(settings: Any) -> Any:
+        key = settings.model_dump_json()
+        if key not in made:
+            made[key] = make(settings)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, name, known)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_embedder() -> Iterator[None]:
+    """All libraries of a file share the embedders of the same settings; loading takes time."""
+    yield from _loaded_once("open_embedder")
+
+
+@pytest.fixture(scope="module")
+def one_reranker() -> Iterator[None]:
+    """As `one_embedder`; for tests that close no reranker."""
+    yield from _loaded_once("open_reranker")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_workers() -> Iterator[None]:
+    with shared_workers():
+        yield
+
+
+@pytest.fixture(scope="module")
+def own_workers() -> Iterator[None]:
+    """Each run starts and ends decode workers of its own, as outside of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build.Parts, "decode_pool", open_own)
+        yield
 
 
 @pytest.fixture(scope="session")

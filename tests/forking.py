@@ -11,9 +11,14 @@ from typing import Any
 
 
 class Runner:
-    """Gives orders to `tests.killing`, which forks a process for each."""
+    """Gives orders to `tests.killing`, which forks a process for each.
 
-    def __init__(self) -> None:
+    Args:
+        clip: Of the libraries that are indexed; None: the starter's.
+    """
+
+    def __init__(self, clip: Path | None = None) -> None:
+        self._clip = clip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.killing"],
             stdin=subprocess.PIPE,
@@ -31,7 +36,11 @@ class Runner:
 
     def __call__(self, library: Path, media: Path, store: str, **order: Any) -> dict[str, Any]:
         """Indexes; the answer is what `tests.killing` says."""
-        settings = {"store": {"backend": store}, "ingest": {"workers": 1}}
+        settings: dict[str, Any] = {"store": {"backend": store}, "ingest": {"workers": 1}}
+        if self._clip is not None:
+            # Vectors of an untrained model are all alike.
+            settings["recall"] = {"model": str(self._clip)}
+            settings["ingest"]["alike"] = 1.0
         order = {"settings": settings, **order}
         return self._order(library=str(library), media=str(media), **order)
 

@@ -1,9 +1,10 @@
 """One process that has imported everything, and forks a run of `index` for each kill.
 
-Speaks lines of JSON: {"library", "media", "settings", "kill_after_s"} -> {"killed"} or the report,
-what `verify` says, and how often each file's records are stored. With "change" (settings of another
-model) instead of "media" the model is changed; "kill_at" ([module, function, call, "before" or
-"after"]) ends that where it hurts, and "limit_bytes" lets no file grow beyond.
+Speaks lines of JSON: {"library", "media", "settings", "write_records", "kill_after_s" or
+"kill_after_files"} -> {"killed"} or the report, what `verify` says, and how often each file's
+records are stored. With "change" (settings of another model) instead of "media" the model is
+changed; "kill_at" ([module, function, call, "before" or "after"]) ends that where it hurts, and
+"limit_bytes" lets no file grow beyond.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ import torch
 
 from secondglance.errors import SecondGlanceError
 from secondglance.library import Library
+from secondglance.pipelines import storing
+from secondglance.pipelines.index import Progress
 from secondglance.retrieve import exact, faiss_store, milvus_store  # noqa: F401
 
 
@@ -45,6 +49,16 @@ def main() -> None:
         print(json.dumps(_wait(child, reader, order.get("kill_after_s"))), flush=True)
 
 
+def _kill_after(files: int) -> Callable[[Progress], None]:
+    """A kill between two writes, with so many files embedded and some of them stored."""
+
+    def told(progress: Progress) -> None:
+        if progress.stage == "embed" and progress.done >= files and progress.segments:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return told
+
+
 def _wait(child: int, reader: int, kill_after_s: float | None) -> dict[str, Any]:
     if kill_after_s is not None:
         time.sleep(kill_after_s)
@@ -59,9 +73,11 @@ def _wait(child: int, reader: int, kill_after_s: float | None) -> dict[str, Any]
 
 def _run(order: dict[str, Any], writer: int) -> None:
     folder = Path(order["library"])
+    storing.WRITE_RECORDS = order.get("write_records", storing.WRITE_RECORDS)
     with Library.open(folder, preset="starter", settings=order["settings"]) as library:
         before = library.verify().to_dict() if (folder / "catalog.sqlite").exists() else {}
-        report = library.index([order["media"]])
+        told = _kill_after(order.get("kill_after_files", sys.maxsize))
+        report = library.index([order["media"]], on_progress=told)
         after = library.verify().to_dict()
         stored: dict[str, int] = {}
         store = library._parts.store()

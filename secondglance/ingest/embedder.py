@@ -61,11 +61,12 @@ class ClipEmbedder:
         batch_size: int = 0,
         compiled: bool = False,
     ) -> None:
+        # What cannot be used is told before seconds go into imports.
+        checkpoint = find_clip(model, pretrained=pretrained, revision=revision)
+        weights_hash = pinned_hash(checkpoint.weights, sha256, setting="recall.sha256")
         import open_clip
         import torch
 
-        checkpoint = find_clip(model, pretrained=pretrained, revision=revision)
-        weights_hash = pinned_hash(checkpoint.weights, sha256, setting="recall.sha256")
         self.name = model if not pretrained else f"{model}/{pretrained}"
         self.device = torch.device(pick_device(device))
         self.batch_size = batch_size or BATCH_SIZE.get(self.device.type, BATCH_SIZE_ELSEWHERE)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from secondglance.errors import DimensionError, InputError
 from secondglance.retrieve.exact import ExactStore
-from secondglance.retrieve.filters import and_, kind_is, parse_filter
+from secondglance.retrieve.filters import Filter, and_, kind_is, parse_filter
 from secondglance.retrieve.store import SCORE_TOLERANCE, Store
 from secondglance.types import Record
 from tests.contract.stores import DIM, Opener, assert_same, expected, records, unit_vectors
@@ -207,18 +208,16 @@ def test_ten_thousand_vectors(opener: Opener) -> None:
 def _recall(made: Store, vectors: Vector, limit: int) -> float:
     """Share of the true nearest that the store finds, with and without filters."""
     count, dim = vectors.shape
-    filters = [None, kind_is("video"), and_(kind_is("image"), parse_filter("size >= 5000"))]
+    payloads = [{"kind": "video" if n % 10 == 0 else "image", "size": n} for n in range(count)]
+    filters: dict[Filter | None, npt.NDArray[np.bool_]]
+    filters = {None: np.ones(count, dtype=np.bool_)}
+    large = and_(kind_is("image"), parse_filter("size >= 5000"))
+    assert large is not None
+    for some in (kind_is("video"), large):
+        filters[some] = np.array([some.matches(payload) for payload in payloads])
     found = wanted = 0
     for query in unit_vectors(10, dim, seed=4):
-        for filter in filters:
-            keeps = np.ones(count, dtype=np.bool_)
-            if filter is not None:
-                keeps = np.array(
-                    [
-                        filter.matches({"kind": "video" if n % 10 == 0 else "image", "size": n})
-                        for n in range(count)
-                    ]
-                )
+        for filter, keeps in filters.items():
             cosines = np.where(keeps, vectors.astype(np.float64) @ query.astype(np.float64), -9)
             best = np.argsort(-cosines, kind="stable")[:limit]
             matches = made.search(query, limit=limit, filter=filter)

@@ -1,6 +1,6 @@
 """`secondglance evaluate` as a user runs it: files, tables, exit codes, one-line errors.
 
-All but one run in this process, where torch is imported once.
+All run in this process, where torch is imported once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from secondglance.cli.app import app
 from secondglance.errors import SecondGlanceError
 from secondglance.evaluation.trec import read_run
 from secondglance.library import Library
-from tests.e2e.test_cli import run as run_process
+from tests.commands import run as run_main
 from tests.media import write_pictures
 
 QUICK = {"store": {"backend": "exact"}, "ingest": {"workers": 1}}
@@ -129,7 +129,7 @@ def test_what_cannot_be_done_is_said_before_any_work(
 
 
 def test_an_error_is_one_line_and_exit_1(folder: Path) -> None:
-    done = run_process(folder, "evaluate", "-L", folder / "lib", "--out", folder / "no")
+    done = run_main("evaluate", "-L", folder / "lib", "--out", folder / "no")
     assert done.returncode == 1
     assert "either --queries with --qrels, or --captions" in done.stderr
     assert "Traceback" not in done.stderr

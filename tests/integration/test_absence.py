@@ -14,6 +14,8 @@ from secondglance.pipelines.removal import RemovalRefusedError
 from tests.libraries import Open, counts, stored_ids, verify
 from tests.media import write_pictures
 
+pytestmark = pytest.mark.usefixtures("one_embedder")
+
 
 def test_a_drive_that_is_away_keeps_its_entries_until_it_is_back(
     tmp_path: Path, open_library: Open

@@ -58,7 +58,7 @@ def test_a_script_without_a_main_guard_runs_once(media: Path, open_library: Open
         f"settings = {open_library.settings!r}\n"
         f"library = Library.open({str(open_library.folder)!r}, settings=settings)\n"
         f"print(library.index([{str(media)!r}]).indexed)\n"
-        "print(len(library.search('a dog', k=3).hits))\n"
+        "print(len(library.search('a dog', k=3, rerank=False).hits))\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], check=True, timeout=120, capture_output=True, text=True

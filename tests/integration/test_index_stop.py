@@ -16,6 +16,8 @@ from secondglance.rerank.stopping import stoppable
 from tests.libraries import Open, counts, verify
 from tests.media import write_pictures
 
+pytestmark = pytest.mark.usefixtures("own_workers")
+
 
 @pytest.mark.parametrize("stage", ["scan", "load", "embed"])
 def test_a_stopped_run_keeps_what_it_has_and_the_next_ends_it(

@@ -1,24 +1,27 @@
-"""kill -9 at random moments of a run, again and again on one library."""
+"""kill -9 in the middle of a run, and at random moments, again and again on one library."""
 
 from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.forking import Runner
-from tests.media import picture, write_pictures
+from tests.media import picture, write_clip, write_pictures
 
-KILLS = 10
+KILLS = 8
 """For each store; the moments come from the seed, what they hit from the machine."""
+WRITE_RECORDS = 4
+"""Many small writes, so that kills hit them."""
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    runner = Runner()
+def runner(untrained_clip: Path) -> Iterator[Runner]:
+    runner = Runner(untrained_clip)
     yield runner
     runner.close()
 
@@ -36,6 +39,28 @@ def change(media: Path, round_: int, chosen: random.Random) -> None:
     write_pictures(media, 12, first=100 * (round_ + 1))
 
 
+@pytest.mark.parametrize("store", ["milvus", "faiss", "exact"])
+def test_killed_in_the_middle_loses_nothing(tmp_path: Path, runner: Runner, store: str) -> None:
+    library, media = tmp_path / "library", tmp_path / "media"
+    write_pictures(media, 120)
+    write_clip(media / "clip.mp4", [1, 2, 3])
+    killed = runner(library, media, store, write_records=40, kill_after_files=70)
+    assert killed == {"killed": True}
+    interrupted = sqlite3.connect(library / "catalog.sqlite")
+    done = interrupted.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone()[0]
+    interrupted.close()
+    assert 40 <= done < 121, "the kill came too late to test anything"
+    found = runner(library, media, store, write_records=40)
+    assert found["before"]["agrees"], found["before"]
+    report = found["report"]
+    assert (report["files"], report["indexed"], report["unchanged"]) == (121, 121 - done, done)
+    assert found["after"]["agrees"], found["after"]
+    assert found["after"]["unfinished"] == 0
+    assert found["after"]["stored"] == found["after"]["records"] == 123
+    once = dict.fromkeys((str(path) for path in media.glob("*.jpg")), 1)
+    assert found["stored"] == {**once, str(media / "clip.mp4"): 3}
+
+
 @pytest.mark.parametrize("store", ["faiss", "milvus"])
 def test_killed_at_any_moment_every_file_is_there_once(
     tmp_path: Path, runner: Runner, store: str
@@ -43,15 +68,16 @@ def test_killed_at_any_moment_every_file_is_there_once(
     chosen = random.Random(f"kills of {store}")
     library, media = tmp_path / "library", tmp_path / "media"
     write_pictures(media, 40)
-    whole = runner(library, media, store)
+    small = {"write_records": WRITE_RECORDS}
+    whole = runner(library, media, store, **small)
     assert whole["report"]["indexed"] == 40
     unfinished = killed = 0
     for round_ in range(KILLS):
         change(media, round_, chosen)
         # The first run took longer than those to come: few moments fall behind their end.
         moment = chosen.uniform(0.02, 0.8 * whole["report"]["seconds"] + 0.3)
-        killed += runner(library, media, store, kill_after_s=moment)["killed"]
-        found = runner(library, media, store)
+        killed += runner(library, media, store, kill_after_s=moment, **small)["killed"]
+        found = runner(library, media, store, **small)
         # Right after the kill: what is done is stored, and nothing is stored that nobody knows.
         assert found["before"].get("agrees", True), found["before"]
         unfinished += found["before"].get("unfinished", 0)

@@ -12,6 +12,8 @@ import pytest
 from tests.libraries import Open, verify
 from tests.media import write_pictures
 
+pytestmark = pytest.mark.usefixtures("own_workers")
+
 SHARED = Path(os.environ.get("SECONDGLANCE_SHARED", Path(__file__).parents[3] / "shared"))
 MALFORMED = SHARED / "data" / "malformed"
 LIMIT_MB = 4096

@@ -21,6 +21,8 @@ from tests.libraries import Open, counts, stored_ids, verify
 from tests.media import picture, write_clip
 from tests.unit.test_metadata import XMP, full_exif
 
+pytestmark = pytest.mark.usefixtures("one_embedder")
+
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:

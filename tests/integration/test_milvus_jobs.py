@@ -23,7 +23,8 @@ from secondglance.library import Library
 from secondglance.pipelines.migrate import MARKER
 from secondglance.retrieve.milvus_store import MilvusStore
 from tests.contract.stores import DIM, records
-from tests.integration.test_kills import Runner, change
+from tests.forking import Runner
+from tests.integration.test_kills import change
 from tests.integration.test_migrate import KILLED
 from tests.libraries import Open, verify
 from tests.media import write_pictures

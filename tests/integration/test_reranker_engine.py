@@ -27,13 +27,13 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def reranker() -> Qwen3VLReranker:
-    return Qwen3VLReranker(starter_folder("reranker"), device="cpu", max_pixels=192 * 192)
+    return Qwen3VLReranker(starter_folder("reranker"), device="cpu", max_pixels=128 * 128)
 
 
 @pytest.fixture(scope="module")
 def plain() -> Qwen3VLReranker:
     return Qwen3VLReranker(
-        starter_folder("reranker"), device="cpu", max_pixels=192 * 192, attn_implementation="sdpa"
+        starter_folder("reranker"), device="cpu", max_pixels=128 * 128, attn_implementation="sdpa"
     )
 
 
@@ -53,11 +53,11 @@ QUERIES = {
 }
 DOCUMENTS = [
     Content(texts=["two dogs"]),
-    Content(texts=["一只红色的狗在海滩上" * 20]),
+    Content(texts=["一只红色的狗在海滩上" * 6]),
     Content(images=[picture(1, width=300, height=200)]),
     Content(images=[picture(2, width=200, height=300)]),
     Content(images=[picture(3, width=300, height=200), picture(4, width=64, height=64)]),
-    Content(videos=[clip(5, 6)]),
+    Content(videos=[clip(5, 4)]),
     Content(videos=[clip(7, 5)], images=[picture(9)], texts=["a clip and a picture"]),
 ]
 

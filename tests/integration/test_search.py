@@ -17,6 +17,8 @@ from secondglance.types import Content, PairScore, Query, SearchResult
 from tests.libraries import Open
 from tests.media import picture, write_clip, write_pictures
 
+pytestmark = pytest.mark.usefixtures("one_embedder")
+
 
 class Judge:
     """A reranker with known answers: the higher the number in the file's name, the better."""

@@ -16,6 +16,8 @@ from tests.hazards import hazardous_decode_all
 from tests.libraries import Open, counts, verify
 from tests.media import write_pictures
 
+pytestmark = pytest.mark.usefixtures("own_workers")
+
 
 def test_workers_that_hang_die_or_starve_cost_one_file_each(
     tmp_path: Path, open_library: Open, monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,6 @@ import csv
 import json
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from secondglance.scenes.drawing import CLIP_S
 from secondglance.scenes.edit import near_miss
 from secondglance.scenes.plan import Plan
 from secondglance.scenes.scene import Scene, composition_split, sample
+from tests.commands import run
 
 COUNTS: dict[str, Any] = {"pictures": 6, "clips": 1, "texts": 2, "family": 4, "seed": 1}
 
@@ -218,12 +217,7 @@ def test_the_command_refuses_in_one_line_with_a_remedy(tmp_path: Path) -> None:
         (("--family", "1000"), 1, "cannot make families of 1000", "a size from 1 to 100"),
         (("--pictures", "-1"), 2, "--pictures", "greater than or equal to 0"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "secondglance", "scenes", new, *options],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = run("scenes", new, *options)
         assert (done.returncode, done.stdout) == (code, "")
         assert problem in done.stderr
         assert remedy in done.stderr
