@@ -12,9 +12,8 @@ builds the index ("bad_function_call" in its log) and goes on searching every ve
 measured only where it is named, and ends in an error there. Milvus Lite is measured beside it.
 Latencies include gRPC within a machine, at strong consistency, as a library asks. With `--roots`,
 one collection holds vectors of so many roots, told apart by a filter, and another holds each in a
-partition of its own; both in HNSW.
-Writes
-`results/milvus_server.json` and `results/milvus_roots.json`.
+partition of its own; both in HNSW. Rows by
+index go into `results/scale.json`, those by root into `results/milvus_roots.json`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 from common import console, report
-from scale import LIMIT, apart, batches, truth
+from scale import LIMIT, apart, batches, keep, truth
 from scale_data import ClipLike
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,7 +56,6 @@ def main() -> None:
     parser.add_argument("--roots-size", type=int, default=50_000)
     parser.add_argument("--folder", type=Path, help="where the servers go; removed afterwards")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     by_root: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         base = Path(temporary)
@@ -66,13 +64,11 @@ def main() -> None:
             truth(size, arguments.queries, base)
             for kind in arguments.indexes:
                 console.print(f"{kind} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
-                rows.append(measured(kind, size, base, programs, arguments.queries))
+                keep(measured(kind, size, base, programs, arguments.queries))
             if size <= arguments.lite_up_to:
-                rows.append(apart("milvus-lite", size, base, arguments.queries))
+                keep(apart("milvus-lite", size, base, arguments.queries))
         if arguments.roots:
             by_root = compared(arguments.roots, arguments.roots_size, base, programs)
-    if rows:
-        report("milvus_server", rows, limit=LIMIT, queries=arguments.queries)
     if by_root:
         report("milvus_roots", by_root, limit=LIMIT)
 
@@ -104,13 +100,14 @@ def measured(
                 ]
             )
             written += len(batch)
-        records_s = time.perf_counter() - begun
+        records_s, processor = time.perf_counter() - begun, processor_s(server)
         settle(store, size)
         index_s = time.perf_counter() - begun - records_s
+        index_cpu_s, fill_load = processor_s(server) - processor, os.getloadavg()[0]
         store.close()
         begun = time.perf_counter()
         store = MilvusStore(server.uri, index=kind, **options)
-        asked, wanted = source.queries(queries), np.load(base / "truth.npy")
+        asked, wanted = source.queries(queries), np.load(base / f"truth-{queries}.npy")
         store.search(asked[0], limit=LIMIT)
         open_s = time.perf_counter() - begun
         for query in asked:
@@ -125,8 +122,6 @@ def measured(
             "index": f"milvus-{kind}",
             "vectors": size,
             "what": store.capabilities.index,
-            "records_s": records_s,
-            "index_s": index_s,
             "open_s": open_s,
             "memory_mb": (resident(server) - idle) / 1e6,
             "index_mb": 0.0,
@@ -137,6 +132,10 @@ def measured(
             "recall_pictures": float(np.mean(right[0::2])),
             "recall_texts": float(np.mean(right[1::2])),
             "load": os.getloadavg()[0],
+            "records_s": records_s,
+            "index_s": index_s,
+            "index_cpu_s": index_cpu_s,
+            "fill_load": fill_load,
         }
         store.close()
         return row
@@ -249,6 +248,12 @@ def timed(
         "server_mb": resident(server) / 1e6,
         "load": os.getloadavg()[0],
     }
+
+
+def processor_s(server: Server) -> float:
+    """Seconds of processor time that a server has used."""
+    times = psutil.Process(server.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def resident(server: Server) -> int:

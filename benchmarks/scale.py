@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from scale_data import Matrix
 
 LIMIT = 50
+QUERIES = 200
 BATCH = 10_000
 VARIANTS = ("flat", "hnsw", "sq8", "ivfpq", "milvus-lite")
 # `milvus_server.py` adds its rows to the same table.
@@ -50,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--milvus-up-to", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, help="where the stores go and stay; none: removed")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -62,7 +63,6 @@ def main() -> None:
         else:
             print(json.dumps(ask(variant, int(size), Path(folder), arguments.queries)))
         return
-    rows = earlier()
     with contextlib.ExitStack() as stack:
         if arguments.folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -75,18 +75,23 @@ def main() -> None:
             for variant in arguments.variants:
                 if variant == "milvus-lite" and size > arguments.milvus_up_to:
                     continue
-                row = apart(variant, size, place, arguments.queries)
-                rows = [r for r in rows if (r["vectors"], r["index"]) != (size, variant)] + [row]
-                rows.sort(key=lambda r: (r["vectors"], ORDER.index(r["index"])))
-                report("scale", rows, limit=LIMIT, queries=arguments.queries)
+                keep(apart(variant, size, place, arguments.queries))
                 if arguments.folder is None:
                     shutil.rmtree(place / variant)
-    plot(rows)
+    plot(earlier())
 
 
 def earlier() -> list[dict[str, Any]]:
     path = RESULTS / "scale.json"
     return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Puts a row into the table, in the place of an earlier one."""
+    same = (row["vectors"], row["index"])
+    rows = [*(r for r in earlier() if (r["vectors"], r["index"]) != same), row]
+    rows.sort(key=lambda r: (r["vectors"], ORDER.index(r["index"])))
+    report("scale", rows, limit=LIMIT, queries=QUERIES)
 
 
 def truth(size: int, queries: int, folder: Path) -> None:
@@ -120,7 +125,7 @@ def apart(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows += done.stdout.splitlines()[-1:]
     filled: dict[str, Any] = json.loads((folder / f"{variant}.json").read_text())
-    return {**filled, **json.loads(rows[-1])}
+    return {**json.loads(rows[-1]), **filled}
 
 
 def fill(variant: str, size: int, folder: Path) -> None:

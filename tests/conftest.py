@@ -18,6 +18,9 @@ from tests.milvus_server import ABSENT, URI, Collections, Server, package, unpac
 
 __all__ = ["browser"]
 
+# Tests talk to nobody.
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+
 
 SLOW = (
     "test_starter_reranker.py", "test_kills.py", "test_fp8.py", "test_fit.py", "test_train_clip.py",
