@@ -22,7 +22,7 @@ demo: setup  ## Index real images, a clip and texts, search them by words and by
 
 test: check  ## Style, types, and all tests.
 	@echo "== tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 check: setup  ## Style and types.
 	@echo "== ruff"

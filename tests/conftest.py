@@ -30,6 +30,16 @@ SLOW = (
 """Files that take long and would come late: processes share files, and a long one at the end leaves
 all but one idle."""
 
+_SERVERS: list[Server] = []
+
+
+def needs_server(item: pytest.Item | None) -> bool:
+    """Whether a test runs on a real Milvus server."""
+    fixtures = {"milvus_programs", "milvus_server", "milvus_uri", "milvus_collections"}
+    return item is not None and (
+        "milvus-server" in item.name or bool(fixtures & set(getattr(item, "fixturenames", ())))
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # Else files with few tests come last, and those are often the slow ones.
@@ -37,10 +47,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process of pytest-xdist: slow files first, then by folder; units are quick."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.name not in SLOW)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first. With pytest-xdist a file stays whole, and one process has the server."""
+    items.sort(key=lambda item: (not needs_server(item), item.path.name not in SLOW))
+    for item in items:
+        group = "a Milvus server" if needs_server(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the server after its last test; it keeps a processor busy."""
+    if needs_server(item) and not needs_server(nextitem):
+        for server in _SERVERS:
+            server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +130,7 @@ def milvus_server(
 ) -> Iterator[Server]:
     """A server of this session's own, which tests may kill and start again."""
     server = Server(tmp_path_factory.mktemp("milvus"), milvus_programs)
+    _SERVERS.append(server)
     server.start()
     yield server
     server.remove()

@@ -56,6 +56,8 @@ def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path that is cut is of no use
     counts = dict(found["counts"])
     failed = counts.pop("failed")
     records = counts.pop("records")

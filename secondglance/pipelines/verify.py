@@ -31,7 +31,8 @@ class Verification:
         missing: Records of done contents that the store lacks.
         foreign: Ids in the store that the catalog does not know.
         duplicates: Ids that the store holds more than once.
-        unfinished: Contents that a run was stopped in; the next run does them again.
+        unfinished: Contents that a run was stopped in, while it stored them or removed them; the
+            next run goes on.
         lost_files: Files whose records are missing.
         examples: Some of the ids, by what is wrong with them.
         repaired: Whether foreign and missing records were dealt with.
@@ -51,7 +52,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Unfinished contents are no disagreement: both sides know that they are not done."""
+        """Unfinished contents are no disagreement: the catalog knows that they are not done."""
         return not (self.missing or self.foreign or self.duplicates or self.lost_files)
 
     @property
@@ -104,7 +105,8 @@ def verify(parts: Parts, *, repair: bool = False) -> Verification:
         _repair(catalog, store, foreign=[*foreign, *repeated], lost=lost)
     with catalog.transaction() as database:
         contents, open_ = database.execute(
-            "SELECT count(*) FILTER (WHERE done), count(*) FILTER (WHERE NOT done) FROM contents"
+            f"SELECT count(*) FILTER (WHERE {_SETTLED}), count(*) FILTER (WHERE NOT {_SETTLED}) "
+            "FROM contents c"
         ).fetchone()
     return Verification(
         files=catalog.file_count(),
@@ -125,12 +127,18 @@ def verify(parts: Parts, *, repair: bool = False) -> Verification:
     )
 
 
+# Of a content that no file holds any more, the records are about to go, or gone already.
+_SETTLED = """
+(coalesce(c.done, 0) AND coalesce(c.hash IN (SELECT hash FROM files WHERE hash IS NOT NULL), 0))
+"""
+
+
 def _records(catalog: Catalog, *, done: bool) -> Iterator[tuple[str, str]]:
     """Record ids and their contents."""
     with catalog.transaction() as database:
         yield from database.execute(
             "SELECT r.id, r.hash FROM records r LEFT JOIN contents c ON c.hash = r.hash "
-            "WHERE coalesce(c.done, 0) = ?",
+            f"WHERE {_SETTLED} = ?",
             (int(done),),
         ).fetchall()
 

@@ -24,8 +24,10 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
         database.close()
     elif name == "milvus-server":
         uri = request.getfixturevalue("milvus_uri")
-        collection = request.getfixturevalue("milvus_collections").take()
+        collections = request.getfixturevalue("milvus_collections")
+        collection = collections.take()
         yield Opener(name, folder, uri, collection)
+        collections.give_back(collection)
     else:
         yield Opener(name, folder, "", collection)
 

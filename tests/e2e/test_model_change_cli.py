@@ -35,7 +35,7 @@ def test_a_model_is_changed_shown_kept_and_given_up(
         library.index([media])
 
     def call(*arguments: str, code: int = 0) -> Result:
-        done = run.invoke(app, [*arguments, "--library", str(folder)])
+        done = run.invoke(app, [*arguments, "--library", str(folder)], env={"COLUMNS": "400"})
         assert done.exit_code == code, done.output
         return done
 

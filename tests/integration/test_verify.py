@@ -79,6 +79,34 @@ def test_an_announced_content_is_unfinished_and_no_disagreement(
     assert not library.verify().agrees
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_while_records_are_removed_is_no_disagreement(
+    media: Path, open_library: Open, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    library = open_library()
+    library.index([media])
+    (media / "photos" / "picture-0002.jpg").unlink()
+    store = library._parts.store()
+    place, name = (
+        (store, "delete") if when == "before" else (library._parts.catalog, "drop_contents")
+    )
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            library.index([media])
+    found = library.verify()
+    assert found.agrees, found
+    assert (found.files, found.contents, found.records) == (7, 7, 10)
+    assert (found.stored, found.unfinished) == (11 if when == "before" else 10, 1)
+    library.index([media])
+    found = library.verify()
+    assert (found.agrees, found.stored, found.unfinished) == (True, 10, 0)
+
+
 def test_the_command_exits_with_1_where_they_disagree(
     media: Path, open_library: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
