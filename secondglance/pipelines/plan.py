@@ -23,7 +23,6 @@ LITE_MS = 100.0
 """Median of a search in Milvus Lite that is still borne."""
 MEMORY_SHARE = 0.5
 """Of a machine's memory, for vectors; the rest is for models, decoding and the system."""
-PQ_BYTES = 64
 ID_BYTES = 8
 MOST_OF_ONE = 100_000_000
 """Vectors that one machine is asked to hold, whatever its memory: building an index of more takes
@@ -261,14 +260,20 @@ def _second_pass(
 def _indexes(
     vectors: int, dimension: int, store: Mapping[str, Any], memory_bytes: int
 ) -> tuple[IndexSize, ...]:
+    from secondglance.retrieve.vector_index import Layout, Tuning, index_bytes
+
+    def of(layout: Layout) -> int:
+        return index_bytes(layout, vectors, dim=dimension, m=Tuning().m) // max(vectors, 1)
+
     full = 4 * dimension
     besides = store["memory"]["bytes_besides_vector"]
     sizes = (
-        ("HNSW, float32", full + store["hnsw_bytes"]),
-        ("flat, float32", full),
-        ("flat, float16", 2 * dimension),
-        ("IVF, 8 bits (SQ8)", dimension + ID_BYTES),
-        (f"IVF-PQ, {PQ_BYTES} bytes", PQ_BYTES + ID_BYTES),
+        ("HNSW, float32", of("hnsw")),
+        ("flat, float32", of("flat")),
+        ("flat, float16, on a GPU", of("gpu")),
+        ("HNSW, 8 bits", of("sq8")),
+        ("IVF_SQ8 of Milvus", dimension + ID_BYTES),
+        ("IVF-PQ", of("ivfpq")),
     )
     return tuple(
         IndexSize(
