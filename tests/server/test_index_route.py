@@ -22,6 +22,9 @@ from tests.served import client
 
 SETTLE_S = 120
 
+# Jobs that take a while: workers have to start.
+pytestmark = pytest.mark.usefixtures("own_workers")
+
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
