@@ -26,9 +26,9 @@ TOKEN = os.environ.get("SECONDGLANCE_TEST_MILVUS_TOKEN")
 
 # The package waits for defaults of seconds between steps; a test server has nothing else to do.
 _QUICK: dict[str, str | int | bool] = {
-    "proxy.timeTickInterval": 50,
-    "queryCoord.checkInterval": 200,
-    "queryCoord.distPullInterval": 100,
+    "proxy.timeTickInterval": 10,
+    "queryCoord.checkInterval": 50,
+    "queryCoord.distPullInterval": 20,
     "log.level": "warn",
     # A killed server's session stays registered for this long, and the next one waits for it.
     "common.session.ttl": 5,
