@@ -263,6 +263,8 @@ class LocalStore(ABC):
         return ranked[:limit]
 
     def _set_up(self, database: sqlite3.Connection) -> None:
+        # Payloads of one answer lie in as many pages; SQLite's own 2 MB hold 128 of them.
+        database.execute("PRAGMA cache_size=-65536")
         if self._writable:
             # Pages of the default 4 KiB hold one common vector and waste the rest.
             database.execute("PRAGMA page_size=16384")
