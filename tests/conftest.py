@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not needs_server(item), item.path.name not in SLOW))
     for item in items:
         group = "a Milvus server" if needs_server(item) else str(item.path)
+        if item.path.name.startswith("test_ray"):
+            group = "Ray"  # its folders in /tmp are looked at
         item.add_marker(pytest.mark.xdist_group(group))
 
 

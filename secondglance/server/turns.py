@@ -54,10 +54,16 @@ class Turns:
             and self._held.total() < self.count
         )
 
+    def take_now(self, owner: Hashable) -> bool:
+        """Takes a turn, if one is free and nobody of this owner waits for it."""
+        if not self.has_room(owner) or self._waiting.get(owner):
+            return False
+        self._held[owner] += 1
+        return True
+
     async def take(self, owner: Hashable) -> None:
         """Waits for a turn; whoever is cancelled meanwhile has none."""
-        if self.has_room(owner) and not self._waiting.get(owner):
-            self._held[owner] += 1
+        if self.take_now(owner):
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(turn)

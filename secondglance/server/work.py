@@ -124,21 +124,22 @@ class WorkQueue:
         ends = time.monotonic() + self._timeout_s if ends is None else ends
         if self.closed:
             raise ApiError(503, "stopping", self.closed, headers={"Retry-After": "5"})
-        if self.waiting >= self.max_waiting and not self._turns.has_room(self):
-            raise ApiError(
-                429,
-                "too-many-requests",
-                f"{self.running} requests are worked on and {self.waiting} wait",
-                headers={"Retry-After": str(self.retry_after_s())},
-            )
         began = time.monotonic()
-        self.waiting += 1
-        try:
-            await asyncio.wait_for(self._turns.take(self), ends - began)
-        except asyncio.TimeoutError:
-            raise self._too_long() from None
-        finally:
-            self.waiting -= 1
+        if not self._turns.take_now(self):
+            if self.waiting >= self.max_waiting:
+                raise ApiError(
+                    429,
+                    "too-many-requests",
+                    f"{self.running} requests are worked on and {self.waiting} wait",
+                    headers={"Retry-After": str(self.retry_after_s())},
+                )
+            self.waiting += 1
+            try:
+                await asyncio.wait_for(self._turns.take(self), ends - began)
+            except asyncio.TimeoutError:
+                raise self._too_long() from None
+            finally:
+                self.waiting -= 1
         self._on_wait(time.monotonic() - began)
         self.running += 1
         stop = threading.Event()

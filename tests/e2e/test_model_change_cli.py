@@ -6,24 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-from typer.testing import CliRunner, Result
-
-from secondglance.cli.app import app
 from secondglance.library import Library
+from tests.commands import Run, run
 from tests.media import write_pictures
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("SECONDGLANCE_INGEST__WORKERS", "1")
-    return CliRunner()
-
-
-def test_a_model_is_changed_shown_kept_and_given_up(
-    run: CliRunner, tmp_path: Path, untrained_clip: Path
-) -> None:
+def test_a_model_is_changed_shown_kept_and_given_up(tmp_path: Path, untrained_clip: Path) -> None:
     media, folder = tmp_path / "media", tmp_path / "library"
     write_pictures(media, 4)
     settings = {
@@ -34,9 +22,10 @@ def test_a_model_is_changed_shown_kept_and_given_up(
     with Library.open(folder, preset="starter", settings=settings) as library:
         library.index([media])
 
-    def call(*arguments: str, code: int = 0) -> Result:
-        done = run.invoke(app, [*arguments, "--library", str(folder)], env={"COLUMNS": "400"})
-        assert done.exit_code == code, done.output
+    def call(*arguments: str) -> Run:
+        wide = {"COLUMNS": "400", "SECONDGLANCE_INGEST__WORKERS": "1"}
+        done = run(*arguments, "--library", folder, **wide)
+        assert done.returncode == 0, done.stderr
         return done
 
     same = str(shutil.copytree(untrained_clip, tmp_path / "same"))
