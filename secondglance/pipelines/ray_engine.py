@@ -61,6 +61,10 @@ START_S = 180.0
 """How long Ray may take to start, and its nodes to say that they are there."""
 END_S = 10.0
 
+LOST = "the Ray cluster was lost, or the process that speaks to it was killed"
+BRING_UP = "bring the cluster up again"
+WORKER_LOST = "the worker that had it was killed twice, as when a node has too little memory"
+
 
 def check_ray(address: str | None) -> None:
     """Whether Ray is installed, and an address is one.
@@ -181,7 +185,7 @@ class RayEngine:
                     stop()
                     process.join(END_S)
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
     def _receive(self, *, timeout_s: float | None = None) -> Any:
         until = None if timeout_s is None else time.monotonic() + timeout_s
@@ -283,7 +287,6 @@ class RayEngine:
         return works
 
     def _embed(self, works: Sequence[Work]) -> None:
-
         decoding, embedding = self._wanted()
         self._pending = {work.content: _Pending(work) for work in works}
 
@@ -296,7 +299,6 @@ class RayEngine:
         self._pending = {}
 
     def _wanted(self) -> tuple[Decoding, Embedding]:
-
         embedder = self._parts.embedder()
         settings = self._parts.settings
         recall = settings.recall
@@ -314,7 +316,6 @@ class RayEngine:
         return decoding, embedding
 
     def _calls(self, *, alone: bool) -> list[list[File]]:
-
         works = {id(pending.work.item): pending.work for pending in self._pending.values()}
         at_once = 1 if alone else min(FILES_PER_CALL, 1 + len(works) // (4 * self._cpus))
         return [
@@ -364,11 +365,6 @@ class RayEngine:
                 yield pending.work, pending.work.segments[position], answer
 
 
-LOST = "the Ray cluster was lost, or the process that speaks to it was killed"
-BRING_UP = "bring the cluster up again"
-WORKER_LOST = "the worker that had it was killed twice, as when a node has too little memory"
-
-
 def _reason(failure: Failure, item: MediaItem) -> str:
     """Why a file cannot be used, for the report."""
     if failure.unseen_on and os.path.lexists(item.path):
@@ -391,6 +387,14 @@ def _rounds(items: Sequence[MediaItem]) -> Iterator[list[MediaItem]]:
             some, size = [], 0
     if some:
         yield some
+
+
+def _remove(folder: Path) -> None:
+    """Removes what Ray wrote; its workers end a little after it, and write until then."""
+    until = time.monotonic() + END_S
+    while folder.exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _check_answers(address: str) -> None:

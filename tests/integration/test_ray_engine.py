@@ -26,7 +26,7 @@ from secondglance.errors import (
 )
 from secondglance.ingest.embedder import ClipEmbedder
 from secondglance.ingest.media_types import FileKind
-from secondglance.pipelines import ray_stages
+from secondglance.pipelines import ray_engine, ray_stages
 from secondglance.pipelines.index import IndexInterruptedError, IndexStoppedError, Progress
 from secondglance.pipelines.ray_driver import _blocks
 from secondglance.pipelines.ray_messages import Done, EmbedCommand, File, HashCommand, Rows
@@ -428,3 +428,22 @@ def test_an_address_where_nothing_answers_is_said_at_once(media: Path, open_libr
         library.index([media], engine="ray", address=f"127.0.0.1:{port}")
     assert not isinstance(caught.value, StoppedError)
     assert library.status()["vectors"] == 0
+
+
+def test_what_ray_wrote_is_removed_though_workers_still_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ray"
+    (folder / "logs").mkdir(parents=True)
+    remove = shutil.rmtree
+    left = iter([True, True])
+
+    def remove_beside_a_worker(path: Path, *, ignore_errors: bool) -> None:
+        remove(path, ignore_errors=ignore_errors)
+        if next(left, False):
+            (folder / "logs").mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_beside_a_worker)
+    ray_engine._remove(folder)
+    assert not folder.exists()
+    assert next(left, None) is None
