@@ -97,7 +97,7 @@ function moments(hit, shown) {
   for (const each of inOrder) {
     const score = each.rerank_score === null ? each.score.toFixed(2) : percent(each.rerank_score);
     const go = h('button', {
-      type: 'button', class: each.id === hit.id ? 'moment best' : 'moment', role: 'listitem', label: ['details.moment', { from: clock(each.start_s), to: clock(each.end_s), score }],
+      type: 'button', class: each.id === hit.id ? 'moment best' : 'moment', label: ['details.moment', { from: clock(each.start_s), to: clock(each.end_s), score }],
       on: {
         click: () => {
           const video = shown.media;
@@ -110,7 +110,7 @@ function moments(hit, shown) {
         },
       },
     }, h('img', { src: thumbnail(each.id, 192), alt: '', loading: 'lazy' }), h('span', {}, clock(each.start_s)), h('b', {}, score));
-    strip.append(go);
+    strip.append(h('div', { class: 'one', role: 'listitem' }, go));
   }
   return h('section', {}, h('h3', { t: 'details.moments' }), strip);
 }
