@@ -20,11 +20,11 @@ from secondglance.config import PRESET_NAMES, read_preset
 from secondglance.errors import LibraryError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.media.sqlite import database_uri
-from secondglance.pipelines.build import DEFAULT_COLLECTION, tls_of
 from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.locking import writing
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import TOP, data_folder, is_data_name, read_stamp
+from secondglance.pipelines.stores import DEFAULT_COLLECTION, tls_of
 from secondglance.retrieve.lexical import FILE_NAME as WORDS_FILE
 from secondglance.retrieve.lexical import STORE_MARKER
 from secondglance.sections import RecallSettings, StoreSettings

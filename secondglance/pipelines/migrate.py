@@ -19,7 +19,7 @@ from typing import Any, Literal, TypedDict
 from secondglance.errors import DimensionError, InputError, LibraryError, StoreError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
-from secondglance.pipelines.build import Parts, open_store
+from secondglance.pipelines.build import Parts
 from secondglance.pipelines.generations import Generation, mark, where
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import (
@@ -31,6 +31,7 @@ from secondglance.pipelines.stamp import (
     stamped_store,
     write_stamp,
 )
+from secondglance.pipelines.stores import open_store
 from secondglance.retrieve.store import Store
 from secondglance.sections import StoreSettings
 

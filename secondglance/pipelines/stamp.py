@@ -13,8 +13,8 @@ from typing import Any
 from secondglance.config import Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
-from secondglance.pipelines.build import DEFAULT_COLLECTION
 from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.stores import DEFAULT_COLLECTION
 from secondglance.sections import RerankSettings, StoreSettings
 
 STAMP_FILE = "library.json"

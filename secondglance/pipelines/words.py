@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, cast
 from secondglance.config import Settings
 from secondglance.errors import InputError
 from secondglance.ingest.reworded import Reworded, RewordedQueue
-from secondglance.pipelines.build import DEFAULT_COLLECTION, tls_of
 from secondglance.pipelines.records import path_below
+from secondglance.pipelines.stores import DEFAULT_COLLECTION, tls_of
 from secondglance.retrieve.lexical import FILE_NAME, STORE_MARKER, Document, WordIndex
 from secondglance.types import Kind, Record
 
