@@ -24,7 +24,7 @@ from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.locking import writing
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import TOP, data_folder, is_data_name, read_stamp
-from secondglance.pipelines.stores import DEFAULT_COLLECTION, tls_of
+from secondglance.pipelines.stores import DEFAULT_COLLECTION, server_access
 from secondglance.retrieve.lexical import FILE_NAME as WORDS_FILE
 from secondglance.retrieve.lexical import STORE_MARKER
 from secondglance.sections import RecallSettings, StoreSettings
@@ -282,11 +282,8 @@ def remove_store(data: Path, settings: StoreSettings) -> str | None:
     from secondglance.retrieve.milvus_server import connect
     from secondglance.retrieve.milvus_words import words_collection
 
-    token = settings.token.get_secret_value() if settings.token else None
     try:
-        client, _, _ = connect(
-            settings.uri, token=token, tls=tls_of(settings), timeout_s=settings.timeout_s
-        )
+        client, _, _ = connect(settings.uri, **server_access(settings))
         name = settings.collection or DEFAULT_COLLECTION
         client.drop_collection(name)
         client.drop_collection(words_collection(name))

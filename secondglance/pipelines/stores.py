@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from secondglance.sections import StoreSettings
 
@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from secondglance.retrieve.store import Store
 
 DEFAULT_COLLECTION = "secondglance"
+
+
+class ServerAccess(TypedDict):
+    """What a connection to a Milvus server takes besides its address."""
+
+    token: str | None
+    tls: Tls
+    timeout_s: float
 
 
 def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
@@ -39,22 +47,24 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
         settings.uri or folder / "vectors.db",
         dim=dim,
         collection=settings.collection or DEFAULT_COLLECTION,
-        token=settings.token.get_secret_value() if settings.token else None,
-        timeout_s=settings.timeout_s,
         retry_s=settings.retry_s,
         consistency=settings.consistency,
         index=settings.server_index,
-        tls=tls_of(settings),
+        **server_access(settings),
     )
 
 
-def tls_of(settings: StoreSettings) -> Tls:
-    """The files of an encrypted connection that the settings name."""
+def server_access(settings: StoreSettings) -> ServerAccess:
+    """What the settings say of a Milvus server, its token in clear."""
     from secondglance.retrieve.milvus_server import Tls
 
-    return Tls(
-        ca=settings.tls_ca,
-        cert=settings.tls_cert,
-        key=settings.tls_key,
-        name=settings.tls_name,
-    )
+    return {
+        "token": settings.token.get_secret_value() if settings.token else None,
+        "tls": Tls(
+            ca=settings.tls_ca,
+            cert=settings.tls_cert,
+            key=settings.tls_key,
+            name=settings.tls_name,
+        ),
+        "timeout_s": settings.timeout_s,
+    }

@@ -18,7 +18,7 @@ from secondglance.config import Settings
 from secondglance.errors import InputError
 from secondglance.ingest.reworded import Reworded, RewordedQueue
 from secondglance.pipelines.records import path_below
-from secondglance.pipelines.stores import DEFAULT_COLLECTION, tls_of
+from secondglance.pipelines.stores import DEFAULT_COLLECTION, server_access
 from secondglance.retrieve.lexical import FILE_NAME, STORE_MARKER, Document, WordIndex
 from secondglance.types import Kind, Record
 
@@ -134,10 +134,8 @@ def open_index(folder: Path, settings: Settings) -> WordIndex | MilvusWords:
 
     connection = Connection(
         store.uri or folder / "vectors.db",
-        token=store.token.get_secret_value() if store.token else None,
-        timeout_s=store.timeout_s,
         retry_s=store.retry_s,
-        tls=tls_of(store),
+        **server_access(store),
     )
     if where == "auto" and not connection.has_full_text:
         connection.close()
