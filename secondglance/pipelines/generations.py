@@ -24,13 +24,12 @@ from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.locking import writing
 from secondglance.pipelines.replacing import replacing
 from secondglance.pipelines.stamp import TOP, data_folder, is_data_name, read_stamp
-from secondglance.pipelines.stores import DEFAULT_COLLECTION, server_access
+from secondglance.pipelines.stores import NAMES, collection_of, server_access
 from secondglance.retrieve.lexical import FILE_NAME as WORDS_FILE
 from secondglance.retrieve.lexical import STORE_MARKER
 from secondglance.sections import RecallSettings, StoreSettings
 
 LIST_FILE = "generations.json"
-FOLDERS = {"faiss": "faiss", "exact": "exact", "milvus": "vectors.db"}
 
 State = Literal["building", "kept", "leaving"]
 
@@ -260,10 +259,10 @@ def _with_token(store: StoreSettings, known: Sequence[StoreSettings]) -> StoreSe
 def where(data: Path, settings: StoreSettings) -> str:
     """Where a store keeps its vectors, for people; without what an address may keep secret."""
     if settings.uri is None:
-        return str(data / FOLDERS[settings.backend])
+        return str(data / NAMES[settings.backend])
     scheme, slashes, rest = settings.uri.rpartition("://")
     place = scheme + slashes + rest.rpartition("@")[2]
-    return f"{place}, collection {settings.collection or DEFAULT_COLLECTION}"
+    return f"{place}, collection {collection_of(settings)}"
 
 
 def is_shared(settings: StoreSettings) -> bool:
@@ -274,7 +273,7 @@ def is_shared(settings: StoreSettings) -> bool:
 def remove_store(data: Path, settings: StoreSettings) -> str | None:
     """Deletes a store that nobody has open; returns why it was kept, if it was."""
     if settings.uri is None:
-        place = data / FOLDERS[settings.backend]
+        place = data / NAMES[settings.backend]
         shutil.rmtree(place, ignore_errors=True)
         return f"{place} could not be removed; delete it by hand" if place.exists() else None
     if is_shared(settings):
@@ -284,7 +283,7 @@ def remove_store(data: Path, settings: StoreSettings) -> str | None:
 
     try:
         client, _, _ = connect(settings.uri, **server_access(settings))
-        name = settings.collection or DEFAULT_COLLECTION
+        name = collection_of(settings)
         client.drop_collection(name)
         client.drop_collection(words_collection(name))
         client.close()

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 DEFAULT_COLLECTION = "secondglance"
 
+NAMES = {"faiss": "faiss", "exact": "exact", "milvus": "vectors.db"}
+"""What a store is called beside its catalog, by backend."""
+
 
 class ServerAccess(TypedDict):
     """What a connection to a Milvus server takes besides its address."""
@@ -28,11 +31,12 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
     Raises:
         StoreError: It cannot be reached or opened.
     """
+    place = folder / NAMES[settings.backend]
     if settings.backend == "faiss":
         from secondglance.retrieve.faiss_store import FaissStore
 
         return FaissStore(
-            folder / "faiss",
+            place,
             dim=dim,
             index=settings.index,
             hnsw_threshold=settings.hnsw_threshold,
@@ -40,18 +44,23 @@ def open_store(folder: Path, settings: StoreSettings, *, dim: int) -> Store:
     if settings.backend == "exact":
         from secondglance.retrieve.exact import ExactStore
 
-        return ExactStore(folder / "exact", dim=dim)
+        return ExactStore(place, dim=dim)
     from secondglance.retrieve.milvus_store import MilvusStore
 
     return MilvusStore(
-        settings.uri or folder / "vectors.db",
+        settings.uri or place,
         dim=dim,
-        collection=settings.collection or DEFAULT_COLLECTION,
+        collection=collection_of(settings),
         retry_s=settings.retry_s,
         consistency=settings.consistency,
         index=settings.server_index,
         **server_access(settings),
     )
+
+
+def collection_of(settings: StoreSettings) -> str:
+    """The collection of Milvus that the settings name."""
+    return settings.collection or DEFAULT_COLLECTION
 
 
 def server_access(settings: StoreSettings) -> ServerAccess:

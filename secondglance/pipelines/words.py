@@ -18,7 +18,7 @@ from secondglance.config import Settings
 from secondglance.errors import InputError
 from secondglance.ingest.reworded import Reworded, RewordedQueue
 from secondglance.pipelines.records import path_below
-from secondglance.pipelines.stores import DEFAULT_COLLECTION, server_access
+from secondglance.pipelines.stores import NAMES, collection_of, server_access
 from secondglance.retrieve.lexical import FILE_NAME, STORE_MARKER, Document, WordIndex
 from secondglance.types import Kind, Record
 
@@ -133,14 +133,14 @@ def open_index(folder: Path, settings: Settings) -> WordIndex | MilvusWords:
     from secondglance.retrieve.milvus_words import MilvusWords
 
     connection = Connection(
-        store.uri or folder / "vectors.db",
+        store.uri or folder / NAMES[store.backend],
         retry_s=store.retry_s,
         **server_access(store),
     )
     if where == "auto" and not connection.has_full_text:
         connection.close()
         return WordIndex(folder / FILE_NAME)
-    return MilvusWords(folder, connection, collection=store.collection or DEFAULT_COLLECTION)
+    return MilvusWords(folder, connection, collection=collection_of(store))
 
 
 def _documents(entries: Sequence[Reworded], store: Store) -> Iterator[Document]:
