@@ -25,8 +25,9 @@ from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.carried import Carried
 from secondglance.pipelines.generations import Generation, model_name
-from secondglance.pipelines.opening import IDENTITY, Said, absolute
+from secondglance.pipelines.opening import Said, absolute
 from secondglance.pipelines.stamp import (
+    differs_in,
     new_collection,
     new_data_name,
     read_stamp,
@@ -95,7 +96,7 @@ def names_other_model(folder: str | Path, said: Said) -> bool:
     stamp = read_stamp(root)
     if stamp is None or not (said.named is not None or _says(said, "recall")):
         return False
-    return not _is_model_of(stamp, new_settings(stamp, said))
+    return differs_in(stamp, new_settings(stamp, said).recall) is not None
 
 
 def new_settings(stamp: dict[str, Any], said: Said) -> Settings:
@@ -170,7 +171,7 @@ def change_model(
     roots = check_paths(paths, is_known=parts.catalog.knows)
     if discard:
         generations.discard(library, known=(parts.settings.store,))
-    if _is_model_of(stamp, wanted):
+    if differs_in(stamp, wanted.recall) is None:
         return _as_it_is(parts, stamp, roots, on_progress)
     found = _unfinished(library, wanted, says_store=_says(said, "store"))
     # Before anything is written: it may be missing, damaged, or not fit into memory.
@@ -218,13 +219,6 @@ def change_model(
         left_out=len(lost) + carried.deleted,
         kept=generations.where(parts.data, parts.settings.store) if keep_old else None,
         warnings=tuple(warnings),
-    )
-
-
-def _is_model_of(stamp: dict[str, Any], wanted: Settings) -> bool:
-    made_with = stamp.get("recall", {})
-    return all(
-        key not in made_with or made_with[key] == getattr(wanted.recall, key) for key in IDENTITY
     )
 
 

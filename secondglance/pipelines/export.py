@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, get_args
 from secondglance.errors import InputError, LibraryError
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.copying import portions
+from secondglance.pipelines.stamp import identity_of
 from secondglance.retrieve.columns import What, batch_of, schema_of
 from secondglance.retrieve.store import Store
 from secondglance.types import Record
@@ -112,7 +113,7 @@ def export(
         "embedder": embedder,
         "fingerprint": fingerprint,
         "dim": store.dim,
-        "recall": parts.settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        "recall": identity_of(parts.settings.recall),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

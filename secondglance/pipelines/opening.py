@@ -16,9 +16,11 @@ from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.sharing import SharedModels
 from secondglance.pipelines.stamp import (
+    IDENTITY,
     STAMP_FILE,
     check_recall,
     data_folder,
+    differs_in,
     make_folder,
     read_stamp,
     with_collection,
@@ -27,9 +29,6 @@ from secondglance.sections import StoreSettings
 
 TRIES = 10
 """The stamp may be replaced while a library is opened; nobody does so again and again."""
-
-IDENTITY = ("model", "pretrained", "revision")
-"""What makes a first pass's model another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,20 +174,16 @@ def follow(before: Parts, said: Said) -> Parts:
 
 def _followed(stamp: Mapping[str, Any], before: Settings, said: Said) -> Settings:
     """What was said at opening still holds, but for the model and the store."""
-    made_with = stamp.get("recall", {})
-    if all(
-        made_with.get(key, getattr(before.recall, key)) == getattr(before.recall, key)
-        for key in IDENTITY
-    ):
+    if differs_in(stamp, before.recall) is None:
         resolved = _resolve(stamp, said)
         recall = before.recall
     else:
         # A preset that was named then is that of the old model.
         resolved = _resolve(stamp, replace(said, preset=None))
-        named = {key: made_with[key] for key in IDENTITY if key in made_with}
-        recall = resolved.recall.model_copy(update=named)
-        if any(getattr(recall, key) != getattr(resolved.recall, key) for key in IDENTITY):
-            recall = recall.model_copy(update={"sha256": None})
+        recall = resolved.recall
+        if differs_in(stamp, recall) is not None:
+            named = {key: value for key, value in stamp["recall"].items() if key in IDENTITY}
+            recall = recall.model_copy(update={**named, "sha256": None})
     store = StoreSettings(**{**resolved.store.model_dump(), **stamp.get("store", {})})
     if said.token is not None and said.token[0] == store.uri:
         store = StoreSettings(**{**store.model_dump(), "token": said.token[1]})
