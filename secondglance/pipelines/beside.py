@@ -33,10 +33,10 @@ from secondglance.pipelines.stamp import (
     read_stamp,
     stamp_of,
     stamped_store,
+    with_stamped_store,
     write_stamp,
 )
 from secondglance.pipelines.verify import verify
-from secondglance.sections import StoreSettings
 from secondglance.types import IndexReport
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def change_model(
         return _as_it_is(parts, renamed, roots, on_progress, before=stamp)
     entry = _begun(found, stamp, wanted, roots)
     generations.mark(library, entry)
-    store = StoreSettings(**{**wanted.store.model_dump(), **entry.stamp["store"]})
+    store = with_stamped_store(wanted.store, entry.stamp)
     settings = wanted.model_copy(update={"store": store})
     fresh = _open(library, entry, settings, embedder)
     try:

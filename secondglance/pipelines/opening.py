@@ -24,6 +24,7 @@ from secondglance.pipelines.stamp import (
     make_folder,
     read_stamp,
     with_collection,
+    with_stamped_store,
 )
 from secondglance.sections import StoreSettings
 
@@ -184,7 +185,7 @@ def _followed(stamp: Mapping[str, Any], before: Settings, said: Said) -> Setting
         if differs_in(stamp, recall) is not None:
             named = {key: value for key, value in stamp["recall"].items() if key in IDENTITY}
             recall = recall.model_copy(update={**named, "sha256": None})
-    store = StoreSettings(**{**resolved.store.model_dump(), **stamp.get("store", {})})
+    store = with_stamped_store(resolved.store, stamp)
     if said.token is not None and said.token[0] == store.uri:
         store = StoreSettings(**{**store.model_dump(), "token": said.token[1]})
     elif before.store.uri not in (None, store.uri):

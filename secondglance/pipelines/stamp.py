@@ -168,6 +168,11 @@ def stamped_store(settings: StoreSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"})
 
 
+def with_stamped_store(settings: StoreSettings, stamp: Mapping[str, Any]) -> StoreSettings:
+    """These settings, but for what a stamp says of the store."""
+    return StoreSettings(**{**settings.model_dump(), **stamp.get("store", {})})
+
+
 def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
     """Makes the folder of a new library, with its stamp.
 
