@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.media.sqlite import database_uri
 from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.locking import writing
-from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.replacing import write_json
 from secondglance.pipelines.stamp import TOP, data_folder, is_data_name, read_stamp
 from secondglance.pipelines.stores import NAMES, collection_of, server_access
 from secondglance.retrieve.lexical import FILE_NAME as WORDS_FILE
@@ -135,10 +134,7 @@ def write_generations(library: Path, listed: Sequence[Generation]) -> None:
         if not listed:
             path.unlink(missing_ok=True)
             return
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            json.dump([asdict(each) for each in listed], file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(path, [asdict(each) for each in listed])
     except OSError as error:
         raise LibraryError(
             f"cannot write {path}: {error.strerror}",

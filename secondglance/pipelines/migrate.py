@@ -21,7 +21,7 @@ from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.generations import Generation, mark, where
-from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.replacing import replacing, write_json
 from secondglance.pipelines.stamp import (
     STAMP_FILE,
     TOP,
@@ -31,12 +31,11 @@ from secondglance.pipelines.stamp import (
     stamped_store,
     write_stamp,
 )
-from secondglance.pipelines.stores import open_store
+from secondglance.pipelines.stores import NAMES, open_store
 from secondglance.retrieve.store import Store
 from secondglance.sections import StoreSettings
 
 MARKER = "migration.json"
-BACKENDS = ("faiss", "exact", "milvus")
 COPIED_BESIDE = ("fusion.json",)
 """Files of a library that a second one takes along as they are."""
 
@@ -105,7 +104,7 @@ def target_settings(
         InputError: It is none of these.
     """
     changed: dict[str, Any] = {"uri": None, "collection": collection}
-    if to in BACKENDS:
+    if to in NAMES:
         changed["backend"] = to
     elif "://" in to or to.endswith(".db"):
         address = to if "://" in to else os.path.abspath(Path(to).expanduser())  # noqa: PTH100
@@ -302,8 +301,7 @@ def _source(parts: Parts) -> tuple[str, str]:
 def _note(folder: Path, parts: Parts, settings: StoreSettings) -> None:
     source, data = _source(parts)
     found = {"source": source, "data": data, "store": stamped_store(settings)}
-    with replacing(folder / MARKER) as temporary:
-        temporary.write_text(json.dumps(found, indent=2), "utf-8")
+    write_json(folder / MARKER, found)
 
 
 def _open_target(folder: Path, settings: StoreSettings, *, dim: int) -> Store:

@@ -13,7 +13,7 @@ from typing import Any
 from secondglance.config import Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
-from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.replacing import write_json
 from secondglance.pipelines.stores import DEFAULT_COLLECTION
 from secondglance.sections import RecallSettings, RerankSettings, StoreSettings
 
@@ -134,13 +134,9 @@ def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
         LibraryError: It cannot be written; the old one stands.
     """
     path = folder / STAMP_FILE
+    version = STAMP_VERSION if stamp.get("data", TOP) != TOP else SCHEMA_VERSION
     try:
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            version = STAMP_VERSION if stamp.get("data", TOP) != TOP else SCHEMA_VERSION
-            json.dump({"schema_version": version, **stamp}, file, indent=2)
-            file.flush()
-            # A power cut after the rename must not leave an empty stamp.
-            os.fsync(file.fileno())
+        write_json(path, {"schema_version": version, **stamp})
     except OSError as error:
         raise LibraryError(
             f"cannot write {path}: {error.strerror}", remedy="check that the disk has room"
