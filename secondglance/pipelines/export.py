@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from secondglance.errors import InputError, LibraryError
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.build import Parts
-from secondglance.pipelines.copying import portions
+from secondglance.pipelines.copying import AT_ONCE
 from secondglance.pipelines.stamp import identity_of
 from secondglance.retrieve.columns import What, batch_of, schema_of
 from secondglance.retrieve.store import Store
@@ -167,7 +168,7 @@ class _Writer:
 
     def write(
         self,
-        portions_: Iterator[tuple[int, list[Record]]],
+        portions: Iterator[tuple[int, list[Record]]],
         *,
         total: int,
         on_progress: Callable[[int, int], None],
@@ -177,7 +178,7 @@ class _Writer:
         waiting: list[Record] = []
         path = self._folder
         try:
-            for asked, records in portions_:
+            for asked, records in portions:
                 self.seen += asked
                 waiting += records
                 while len(waiting) >= self._group_rows:
@@ -214,7 +215,7 @@ class _Writer:
 
 def _done(parts: Parts, store: Store) -> Iterator[tuple[int, list[Record]]]:
     """(how many were asked for, those of contents that are complete and held by a file)."""
-    for ids in portions(store.ids()):
+    for ids in batches(store.ids(), AT_ONCE):
         records = store.get(ids)
         items = sorted({str(record.payload.get("item", "")) for record in records})
         done = parts.catalog.content_kinds(items)
