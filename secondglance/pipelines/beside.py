@@ -107,7 +107,7 @@ def new_settings(stamp: dict[str, Any], said: Said) -> Settings:
     """
     name = said.named or stamp.get("preset")
     base = read_preset(name) if name in PRESET_NAMES else {}
-    kept = {key: value for key, value in stamp.items() if key in ("store",)}
+    kept: dict[str, Any] = {"store": stamp.get("store", {})}
     if said.named is None:
         kept["rerank"] = stamp.get("rerank", {})
         kept["preset"] = stamp.get("preset")
