@@ -113,7 +113,7 @@ def open_members(
                 reason=reason,
                 api_keys=keys[spec.name],
                 index_roots=spec.roots,
-                reports=spec.reports or _own_reports(spec.path),
+                reports=spec.reports or own_reports(spec.path),
             )
         )
     if len(failures) == len(specs):
@@ -124,6 +124,7 @@ def open_members(
     return members, warnings + failures
 
 
-def _own_reports(library: Path) -> tuple[Path, ...]:
+def own_reports(library: Path) -> tuple[Path, ...]:
+    """The folder of `evaluate` reports that a library has itself, if it has one."""
     own = library / "reports"
     return (own,) if own.is_dir() else ()
