@@ -13,6 +13,7 @@ from secondglance.ingest import sidecars
 from secondglance.ingest.catalog import Catalog, FileRow
 from secondglance.ingest.media_types import kind_by_extension
 from secondglance.ingest.presence import Roots
+from secondglance.ingest.scan import siblings
 from secondglance.pipelines.batches import batches
 from secondglance.pipelines.removal import agreed, is_gone
 from secondglance.types import MediaItem
@@ -139,8 +140,4 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _sidecars_in(folder: Path) -> dict[Path, tuple[Path, ...]]:
-    try:
-        files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    except OSError:
-        return {}
-    return sidecars.match(files)
+    return sidecars.match(siblings(folder))
