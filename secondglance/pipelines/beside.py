@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -37,6 +38,7 @@ from secondglance.pipelines.stamp import (
     write_stamp,
 )
 from secondglance.pipelines.verify import verify
+from secondglance.pipelines.watch import add
 from secondglance.types import IndexReport
 
 if TYPE_CHECKING:
@@ -342,17 +344,11 @@ def _fill(
         if not any(each.indexed or each.moved or each.removed for each in last):
             break
     errors = {(e.path, e.reason): e for each in last for e in each.errors}
-    return IndexReport(
+    return replace(
+        reduce(add, rounds, IndexReport()),
         files=fresh.catalog.file_count(),
-        indexed=sum(each.indexed for each in rounds),
         unchanged=rounds[0].unchanged,
-        moved=sum(each.moved for each in rounds),
-        removed=sum(each.removed for each in rounds),
-        absent=last[-1].absent,
         failed=fresh.catalog.counts()["failed"],
-        segments=sum(each.segments for each in rounds),
-        seconds=round(sum(each.seconds for each in rounds), 3),
-        scan_seconds=round(sum(each.scan_seconds for each in rounds), 3),
         errors=tuple(errors[key] for key in sorted(errors)),
         warnings=tuple(dict.fromkeys(w for each in rounds for w in each.warnings)),
     )
