@@ -60,12 +60,15 @@ def main() -> None:
         base = Path(temporary)
         programs = unpacked(base)
         for size in arguments.sizes:
-            truth(size, arguments.queries, base)
+            # The exact answers of one size, and a filled store, are not those of another.
+            place = base / str(size)
+            place.mkdir(exist_ok=True)
+            truth(size, arguments.queries, place)
             for kind in arguments.indexes:
                 console.print(f"{kind} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
-                keep(measured(kind, size, base, programs, arguments.queries))
+                keep(measured(kind, size, place, programs, arguments.queries))
             if size <= arguments.lite_up_to:
-                keep(apart("milvus-lite", size, base, arguments.queries))
+                keep(apart("milvus-lite", size, place, arguments.queries))
         if arguments.roots:
             by_root = compared(arguments.roots, arguments.roots_size, base, programs)
     if by_root:
@@ -89,6 +92,7 @@ def measured(
     options: Any = {"dim": 512, "collection": COLLECTION, "timeout_s": 120}
     try:
         source, idle = ClipLike(size), resident(server)
+        asked, wanted = source.queries(queries), truth(size, queries, base)
         store = MilvusStore(server.uri, index=kind, **options)
         begun = time.perf_counter()
         write(store, source)
@@ -99,7 +103,6 @@ def measured(
         store.close()
         begun = time.perf_counter()
         store = MilvusStore(server.uri, index=kind, **options)
-        asked, wanted = source.queries(queries), truth(size, queries, base)
         store.search(asked[0], limit=LIMIT)
         open_s = time.perf_counter() - begun
         found = searched(store, asked, wanted)
