@@ -15,6 +15,7 @@ from secondglance.errors import InputError, LibraryError
 from secondglance.pipelines.batches import batches
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.copying import AT_ONCE
+from secondglance.pipelines.opening import absolute
 from secondglance.pipelines.stamp import identity_of
 from secondglance.retrieve.columns import What, batch_of, schema_of
 from secondglance.retrieve.store import Store
@@ -105,7 +106,7 @@ def export(
         raise LibraryError(
             f"the library {parts.folder} holds no vectors yet", remedy="index something first"
         )
-    folder = Path(os.path.abspath(Path(out).expanduser()))  # noqa: PTH100 - keeps links
+    folder = absolute(out)
     _check_free(folder, overwrite=overwrite)
     embedder = parts.catalog.get_meta("embedder") or parts.settings.recall.model
     store = parts.store()

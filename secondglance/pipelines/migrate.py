@@ -21,6 +21,7 @@ from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.generations import Generation, mark, where
+from secondglance.pipelines.opening import absolute
 from secondglance.pipelines.replacing import replacing, write_json
 from secondglance.pipelines.stamp import (
     STAMP_FILE,
@@ -107,7 +108,7 @@ def target_settings(
     if to in NAMES:
         changed["backend"] = to
     elif "://" in to or to.endswith(".db"):
-        address = to if "://" in to else os.path.abspath(Path(to).expanduser())  # noqa: PTH100
+        address = to if "://" in to else str(absolute(to))
         changed |= {"backend": "milvus", "uri": address}
     else:
         raise InputError(
@@ -241,7 +242,7 @@ def _check_other(folder: Path, current: StoreSettings, wanted: StoreSettings) ->
 
 
 def _second_folder(first: Path, named: str | Path) -> Path:
-    folder = Path(os.path.abspath(Path(named).expanduser()))  # noqa: PTH100 - keeps links
+    folder = absolute(named)
     if folder == first:
         raise LibraryError(f"{folder} is the library itself", remedy="name another folder")
     if (folder / STAMP_FILE).exists():

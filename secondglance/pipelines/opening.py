@@ -51,9 +51,9 @@ class Said:
         return self.preset if self.preset != "auto" else None
 
 
-def absolute(folder: str | Path) -> Path:
-    """A library folder's absolute path, with links as they are."""
-    return Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - keeps links
+def absolute(path: str | Path) -> Path:
+    """The absolute path of a folder or file as a user named it, with links as they are."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - keeps links
 
 
 def open_parts(
