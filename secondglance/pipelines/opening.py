@@ -79,7 +79,7 @@ def open_parts(
             name, warnings = choose_preset(wanted)
         base = read_preset(name)
         resolved = with_collection(load_settings(base=base, file=said.config, flags=said.settings))
-        make_folder(root, resolved, new=True)
+        make_folder(root, resolved)
     state, found, lease = _leased(root)
     try:
         if stamp is not None:

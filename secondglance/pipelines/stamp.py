@@ -169,14 +169,12 @@ def with_stamped_store(settings: StoreSettings, stamp: Mapping[str, Any]) -> Sto
     return StoreSettings(**{**settings.model_dump(), **stamp.get("store", {})})
 
 
-def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
+def make_folder(folder: Path, settings: Settings) -> None:
     """Makes the folder of a new library, with its stamp.
 
     Raises:
         LibraryError: It holds other files, or cannot be written.
     """
-    if not new:
-        return
     make_empty(folder)
     write_stamp(folder, stamp_of(settings))
 
