@@ -47,6 +47,25 @@ def photograph(path: Path, *, seed: int, width: int, height: int, quality: int =
     picture.save(path, quality=quality)
 
 
+def chosen_photos(folder: Path, *, photos: Path | None, size: str, limit: int) -> None:
+    """Makes a folder of pictures: links to those of `photos`, or made-up ones.
+
+    Args:
+        folder: Made.
+        photos: Holds pictures and nothing else; None: they are made.
+        size: Of those that are made, as 448x336.
+        limit: How many at most.
+    """
+    folder.mkdir()
+    if photos is None:
+        width, height = map(int, size.split("x"))
+        for number in range(limit):
+            photograph(folder / f"{number:05}.jpg", seed=number, width=width, height=height)
+        return
+    for path in sorted(photos.iterdir())[:limit]:
+        (folder / path.name).symlink_to(path.resolve())
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and the versions that matter."""
     cpu = next(

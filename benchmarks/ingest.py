@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import PeakMemory, console, photograph, random_clip, report
+from common import PeakMemory, chosen_photos, console, random_clip, report
 from PIL import Image
 
 BATCH = 32
@@ -145,14 +145,7 @@ def main() -> None:
         scratch = Path(temporary)
         clip = random_clip(options.model, scratch / "clip")
         chosen = scratch / "photos"
-        chosen.mkdir()
-        if options.photos is None:
-            width, height = map(int, options.size.split("x"))
-            for number in range(options.limit):
-                photograph(chosen / f"{number:05}.jpg", seed=number, width=width, height=height)
-        else:
-            for path in sorted(options.photos.iterdir())[: options.limit]:
-                (chosen / path.name).symlink_to(path.resolve())
+        chosen_photos(chosen, photos=options.photos, size=options.size, limit=options.limit)
         ways = ("plain loop", "batched loop", "DataLoader", "secondglance")
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(options.repeat):  # in turn, so that a machine that slows down hits all

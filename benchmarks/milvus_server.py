@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 from common import console, report
-from scale import LIMIT, apart, batches, keep, truth
+from scale import LIMIT, apart, batches, keep, on_disk, searched, truth, write
 from scale_data import ClipLike
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -37,7 +37,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from secondglance.retrieve.milvus_index import IndexKind, choose_index, search_params
 from secondglance.retrieve.milvus_schema import load_rows
 from secondglance.retrieve.milvus_store import MilvusStore
-from secondglance.types import Record
 from tests.milvus_server import Server, unpacked
 
 INDEXES: tuple[IndexKind, ...] = ("hnsw", "ivf_sq8", "diskann")
@@ -61,12 +60,15 @@ def main() -> None:
         base = Path(temporary)
         programs = unpacked(base)
         for size in arguments.sizes:
-            truth(size, arguments.queries, base)
+            # The exact answers of one size, and a filled store, are not those of another.
+            place = base / str(size)
+            place.mkdir(exist_ok=True)
+            truth(size, arguments.queries, place)
             for kind in arguments.indexes:
                 console.print(f"{kind} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
-                keep(measured(kind, size, base, programs, arguments.queries))
+                keep(measured(kind, size, place, programs, arguments.queries))
             if size <= arguments.lite_up_to:
-                keep(apart("milvus-lite", size, base, arguments.queries))
+                keep(apart("milvus-lite", size, place, arguments.queries))
         if arguments.roots:
             by_root = compared(arguments.roots, arguments.roots_size, base, programs)
     if by_root:
@@ -90,16 +92,10 @@ def measured(
     options: Any = {"dim": 512, "collection": COLLECTION, "timeout_s": 120}
     try:
         source, idle = ClipLike(size), resident(server)
+        asked, wanted = source.queries(queries), truth(size, queries, base)
         store = MilvusStore(server.uri, index=kind, **options)
-        begun, written = time.perf_counter(), 0
-        for batch in batches(source):
-            store.upsert(
-                [
-                    Record(id=f"{written + i:08d}", vector=vector, payload={"kind": "image"})
-                    for i, vector in enumerate(batch)
-                ]
-            )
-            written += len(batch)
+        begun = time.perf_counter()
+        write(store, source)
         records_s, processor = time.perf_counter() - begun, processor_s(server)
         settle(store, size)
         index_s = time.perf_counter() - begun - records_s
@@ -107,17 +103,9 @@ def measured(
         store.close()
         begun = time.perf_counter()
         store = MilvusStore(server.uri, index=kind, **options)
-        asked, wanted = source.queries(queries), np.load(base / f"truth-{queries}.npy")
         store.search(asked[0], limit=LIMIT)
         open_s = time.perf_counter() - begun
-        for query in asked:
-            store.search(query, limit=LIMIT)
-        spent, right = [], []
-        for query, best in zip(asked, wanted, strict=True):
-            begun = time.perf_counter()
-            found = store.search(query, limit=LIMIT)
-            spent.append(1e3 * (time.perf_counter() - begun))
-            right.append(len({int(match.id) for match in found} & set(best.tolist())) / LIMIT)
+        found = searched(store, asked, wanted)
         row = {
             "index": f"milvus-{kind}",
             "vectors": size,
@@ -126,12 +114,7 @@ def measured(
             "memory_mb": (resident(server) - idle) / 1e6,
             "index_mb": 0.0,
             "disk_mb": on_disk(folder / "data"),
-            "p50_ms": float(np.percentile(spent, 50)),
-            "p95_ms": float(np.percentile(spent, 95)),
-            "recall_at_50": float(np.mean(right)),
-            "recall_pictures": float(np.mean(right[0::2])),
-            "recall_texts": float(np.mean(right[1::2])),
-            "load": os.getloadavg()[0],
+            **found,
             "records_s": records_s,
             "index_s": index_s,
             "index_cpu_s": index_cpu_s,
@@ -258,10 +241,6 @@ def processor_s(server: Server) -> float:
 
 def resident(server: Server) -> int:
     return int(psutil.Process(server.pid).memory_info().rss)
-
-
-def on_disk(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 if __name__ == "__main__":

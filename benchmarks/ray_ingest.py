@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import PeakMemory, console, photograph, random_clip, report
+from common import PeakMemory, chosen_photos, console, random_clip, report
 
 ENGINES = ("local", "ray")
 
@@ -91,16 +91,10 @@ def main() -> None:
         scratch = Path(temporary)
         clip = random_clip(options.model, scratch / "clip")
         photos = scratch / "photos"
-        photos.mkdir()
-        if options.photos is None:
-            width, height = map(int, options.size.split("x"))
-            for number in range(options.limit):
-                photograph(photos / f"{number:05}.jpg", seed=number, width=width, height=height)
-        elif options.address:
+        if options.photos is not None and options.address:
             photos = options.photos  # where every node sees it
         else:
-            for path in sorted(options.photos.iterdir())[: options.limit]:
-                (photos / path.name).symlink_to(path.resolve())
+            chosen_photos(photos, photos=options.photos, size=options.size, limit=options.limit)
         runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
         for _ in range(options.repeat):  # in turn, so that a machine that slows down hits both
             for engine in ENGINES:

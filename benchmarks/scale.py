@@ -36,7 +36,12 @@ from scale_data import ClipLike
 from secondglance.types import Record
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from scale_data import Matrix
+
+    from secondglance.retrieve.store import Store
+
+    Answers = npt.NDArray[np.int64]
 
 LIMIT = 50
 QUERIES = 200
@@ -94,10 +99,12 @@ def keep(row: dict[str, Any]) -> None:
     report("scale", rows, limit=LIMIT, queries=QUERIES)
 
 
-def truth(size: int, queries: int, folder: Path) -> None:
-    """The exact answers, by matrix products over one chunk after another."""
-    if (folder / f"truth-{queries}.npy").exists():
-        return
+def truth(size: int, queries: int, folder: Path) -> Answers:
+    """The exact answers (queries, LIMIT), by matrix products over one chunk after another; kept."""
+    kept = folder / f"truth-{queries}.npy"
+    if kept.exists():
+        found: Answers = np.load(kept)
+        return found
     source = ClipLike(size)
     asked = source.queries(queries)
     best = np.full((queries, LIMIT), -np.inf, dtype=np.float32)
@@ -110,7 +117,8 @@ def truth(size: int, queries: int, folder: Path) -> None:
         top = np.argpartition(-scores, LIMIT, axis=1)[:, :LIMIT]
         best, at = np.take_along_axis(scores, top, 1), np.take_along_axis(places, top, 1)
         start += len(chunk)
-    np.save(folder / f"truth-{queries}.npy", at)
+    np.save(kept, at)
+    return at
 
 
 def apart(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
@@ -134,17 +142,7 @@ def fill(variant: str, size: int, folder: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)  # of a run that was ended
     store = _open(variant, place)
     begun = time.perf_counter()
-    written = 0
-    for batch in batches(ClipLike(size)):
-        store.upsert(
-            [
-                Record(id=f"{written + i:08d}", vector=v, payload={"kind": "image"})
-                for i, v in enumerate(batch)
-            ]
-        )
-        written += len(batch)
-        if variant == "milvus-lite":
-            store.flush()
+    write(store, ClipLike(size), flushing=variant == "milvus-lite")
     records_s, processor = time.perf_counter() - begun, time.process_time()
     store.flush()
     store.close()
@@ -164,13 +162,51 @@ def ask(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
     place = folder / variant
     faiss.omp_set_num_threads(1)
     asked = ClipLike(size).queries(queries)
-    wanted = np.load(folder / f"truth-{queries}.npy")
+    wanted = truth(size, queries, folder)
     me = psutil.Process()
     before = me.memory_info().rss
     begun = time.perf_counter()
     store = _open(variant, place)
     store.search(asked[0], limit=LIMIT)
     open_s = time.perf_counter() - begun
+    found = searched(store, asked, wanted)
+    row = {
+        "index": variant,
+        "vectors": size,
+        "what": store.capabilities.index,
+        "open_s": open_s,
+        "memory_mb": (me.memory_info().rss - before) / 1e6,
+        "index_mb": sum(p.stat().st_size for p in place.glob("index-*")) / 1e6,
+        "disk_mb": on_disk(place),
+        **found,
+    }
+    store.close()
+    return row
+
+
+def write(store: Store, source: ClipLike, *, flushing: bool = False) -> None:
+    """Writes all records of a source into an empty store, in its order; `flushing` as it goes."""
+    written = 0
+    for batch in batches(source):
+        store.upsert(
+            [
+                Record(id=f"{written + i:08d}", vector=vector, payload={"kind": "image"})
+                for i, vector in enumerate(batch)
+            ]
+        )
+        written += len(batch)
+        if flushing:
+            store.flush()
+
+
+def searched(store: Store, asked: Matrix, wanted: Answers) -> dict[str, float]:
+    """Latencies of searches one by one, and the share of the exact answers that they find.
+
+    Args:
+        store: Filled by `write`.
+        asked: Of `ClipLike.queries`: pictures and texts, alternating.
+        wanted: Of `truth`.
+    """
     # The first round touches the pages that the second is timed with.
     for query in asked:
         store.search(query, limit=LIMIT)
@@ -180,14 +216,7 @@ def ask(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
         found = store.search(query, limit=LIMIT)
         spent.append(1e3 * (time.perf_counter() - begun))
         right.append(len({int(match.id) for match in found} & set(best.tolist())) / LIMIT)
-    row = {
-        "index": variant,
-        "vectors": size,
-        "what": store.capabilities.index,
-        "open_s": open_s,
-        "memory_mb": (me.memory_info().rss - before) / 1e6,
-        "index_mb": sum(p.stat().st_size for p in place.glob("index-*")) / 1e6,
-        "disk_mb": sum(p.stat().st_size for p in place.rglob("*") if p.is_file()) / 1e6,
+    return {
         "p50_ms": float(np.percentile(spent, 50)),
         "p95_ms": float(np.percentile(spent, 95)),
         "recall_at_50": float(np.mean(right)),
@@ -195,8 +224,11 @@ def ask(variant: str, size: int, folder: Path, queries: int) -> dict[str, Any]:
         "recall_texts": float(np.mean(right[1::2])),
         "load": os.getloadavg()[0],
     }
-    store.close()
-    return row
+
+
+def on_disk(folder: Path) -> float:
+    """Size of all files below a folder, in MB."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def _open(variant: str, place: Path) -> Any:

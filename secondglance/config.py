@@ -140,13 +140,23 @@ def load_settings(
         sources.append((str(file), read_toml(file)))
     sources.append(("the environment", _environment()))
     sources.append(("the settings of this run", _without_none(flags or {})))
-    merged: dict[str, Any] = {}
+    so_far: dict[str, Any] = {}
     settings = Settings()
     for origin, values in sources:
-        merged = _merge(merged, values)
-        settings = _check(merged, origin)
+        so_far = merged(so_far, values)
+        settings = _check(so_far, origin)
     _check_together(settings)
     return settings
+
+
+def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables laid over others; where both say something else than a table, `high` holds."""
+    found = dict(low)
+    for key, value in high.items():
+        below = found.get(key)
+        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
+        found[key] = merged(below, value) if nested else value  # type: ignore[arg-type]
+    return found
 
 
 def _check_together(settings: Settings) -> None:
@@ -202,15 +212,6 @@ def _all_keys() -> list[str]:
         nested = getattr(section.annotation, "model_fields", None)
         keys += [f"{name}.{key}" for key in nested] if nested else [name]
     return keys
-
-
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = _merge(below, value) if nested else value  # type: ignore[arg-type]
-    return merged
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from secondglance.library import Library
+from secondglance.models import untrained
 from secondglance.types import IndexReport
 
 
@@ -42,6 +45,13 @@ class Open:
         for library in self._opened:
             library.close()
         self._opened.clear()
+
+
+def other_clip(folder: Path) -> Path:
+    """Makes an untrained checkpoint of another model: its vectors have 64 numbers, not 128."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(untrained.CLIP_CONFIG["model_cfg"], "embed_dim", 64)
+        return untrained.build_untrained_clip(folder, seed=1)
 
 
 def stored_ids(library: Library) -> set[str]:

@@ -329,8 +329,9 @@ def _folders(flag: str, paths: Sequence[Path]) -> tuple[Path, ...]:
 def _reports(library: Path, given: Sequence[Path] | None) -> tuple[Path, ...]:
     if given:
         return _folders("--reports", given)
-    own = library.expanduser() / "reports"
-    return (own,) if own.is_dir() else ()
+    from secondglance.server.opening import own_reports
+
+    return own_reports(library.expanduser())
 
 
 def _log_format(given: str) -> Literal["console", "json"]:

@@ -77,7 +77,7 @@ def walk(
     if not root.is_dir() and media_types.kind_by_extension(root) == "manifest":
         # A manifest named by itself stands for the files that it lists.
         found += [path for path in sorted(captions) if path.is_file()]
-    beside = sidecars.match(found if root.is_dir() else [*_siblings(folder), *found])
+    beside = sidecars.match(found if root.is_dir() else [*siblings(folder), *found])
     # A sidecar that is named by itself is wanted for its own sake.
     owned = {path for each in beside.values() for path in each} - {root}
     scan.sidecars.update(map(str, owned))
@@ -125,8 +125,11 @@ def _files(folder: Path, exclude: Path, scan: Scan) -> Iterator[Path]:
             yield path
 
 
-def _siblings(folder: Path) -> list[Path]:
-    """What stands beside a file that is named by itself: its sidecars are among them."""
+def siblings(folder: Path) -> list[Path]:
+    """What stands beside a file that is named by itself: its sidecars are among them.
+
+    Nothing hidden, in a stable order; empty where the folder cannot be read.
+    """
     try:
         return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     except OSError:

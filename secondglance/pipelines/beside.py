@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -25,17 +26,19 @@ from secondglance.pipelines import index as index_pipeline
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.carried import Carried
 from secondglance.pipelines.generations import Generation, model_name
-from secondglance.pipelines.opening import IDENTITY, Said, absolute
+from secondglance.pipelines.opening import Said, absolute
 from secondglance.pipelines.stamp import (
+    differs_in,
     new_collection,
     new_data_name,
     read_stamp,
     stamp_of,
     stamped_store,
+    with_stamped_store,
     write_stamp,
 )
 from secondglance.pipelines.verify import verify
-from secondglance.sections import StoreSettings
+from secondglance.pipelines.watch import add
 from secondglance.types import IndexReport
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def names_other_model(folder: str | Path, said: Said) -> bool:
     stamp = read_stamp(root)
     if stamp is None or not (said.named is not None or _says(said, "recall")):
         return False
-    return not _is_model_of(stamp, new_settings(stamp, said))
+    return differs_in(stamp, new_settings(stamp, said).recall) is not None
 
 
 def new_settings(stamp: dict[str, Any], said: Said) -> Settings:
@@ -106,7 +109,7 @@ def new_settings(stamp: dict[str, Any], said: Said) -> Settings:
     """
     name = said.named or stamp.get("preset")
     base = read_preset(name) if name in PRESET_NAMES else {}
-    kept = {key: value for key, value in stamp.items() if key in ("store",)}
+    kept: dict[str, Any] = {"store": stamp.get("store", {})}
     if said.named is None:
         kept["rerank"] = stamp.get("rerank", {})
         kept["preset"] = stamp.get("preset")
@@ -170,7 +173,7 @@ def change_model(
     roots = check_paths(paths, is_known=parts.catalog.knows)
     if discard:
         generations.discard(library, known=(parts.settings.store,))
-    if _is_model_of(stamp, wanted):
+    if differs_in(stamp, wanted.recall) is None:
         return _as_it_is(parts, stamp, roots, on_progress)
     found = _unfinished(library, wanted, says_store=_says(said, "store"))
     # Before anything is written: it may be missing, damaged, or not fit into memory.
@@ -182,7 +185,7 @@ def change_model(
         return _as_it_is(parts, renamed, roots, on_progress, before=stamp)
     entry = _begun(found, stamp, wanted, roots)
     generations.mark(library, entry)
-    store = StoreSettings(**{**wanted.store.model_dump(), **entry.stamp["store"]})
+    store = with_stamped_store(wanted.store, entry.stamp)
     settings = wanted.model_copy(update={"store": store})
     fresh = _open(library, entry, settings, embedder)
     try:
@@ -218,13 +221,6 @@ def change_model(
         left_out=len(lost) + carried.deleted,
         kept=generations.where(parts.data, parts.settings.store) if keep_old else None,
         warnings=tuple(warnings),
-    )
-
-
-def _is_model_of(stamp: dict[str, Any], wanted: Settings) -> bool:
-    made_with = stamp.get("recall", {})
-    return all(
-        key not in made_with or made_with[key] == getattr(wanted.recall, key) for key in IDENTITY
     )
 
 
@@ -348,17 +344,11 @@ def _fill(
         if not any(each.indexed or each.moved or each.removed for each in last):
             break
     errors = {(e.path, e.reason): e for each in last for e in each.errors}
-    return IndexReport(
+    return replace(
+        reduce(add, rounds, IndexReport()),
         files=fresh.catalog.file_count(),
-        indexed=sum(each.indexed for each in rounds),
         unchanged=rounds[0].unchanged,
-        moved=sum(each.moved for each in rounds),
-        removed=sum(each.removed for each in rounds),
-        absent=last[-1].absent,
         failed=fresh.catalog.counts()["failed"],
-        segments=sum(each.segments for each in rounds),
-        seconds=round(sum(each.seconds for each in rounds), 3),
-        scan_seconds=round(sum(each.scan_seconds for each in rounds), 3),
         errors=tuple(errors[key] for key in sorted(errors)),
         warnings=tuple(dict.fromkeys(w for each in rounds for w in each.warnings)),
     )

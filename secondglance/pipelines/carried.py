@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from secondglance.evaluation.trec import named
 from secondglance.ingest import sidecars
 from secondglance.ingest.catalog import Catalog, FileRow
 from secondglance.ingest.media_types import kind_by_extension
 from secondglance.ingest.presence import Roots
+from secondglance.ingest.scan import siblings
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.removal import agreed, is_gone
 from secondglance.types import MediaItem
-
-T = TypeVar("T")
 
 AT_ONCE = 1000
 
@@ -72,7 +70,7 @@ class Carried:
 
     def drop_removed(self) -> None:
         """Forgets what the library has removed since an earlier run, so that both agree."""
-        for paths in _batches(path for path, _ in self._new.paths()):
+        for paths in batches((path for path, _ in self._new.paths()), AT_ONCE):
             known = self._old.files_among([Path(path) for path in paths])
             gone = [path for path in paths if path not in known and not self._is_named(path)]
             if gone:
@@ -115,7 +113,7 @@ class Carried:
         return lost
 
     def _without_vectors(self) -> Iterator[FileRow]:
-        for rows in _batches(self._rows(self._old)):
+        for rows in batches(self._rows(self._old), AT_ONCE):
             old = {row.path: row for row in rows if row.hash is not None}
             stored = self._old.content_kinds([row.hash for row in old.values() if row.hash])
             new = self._new.files_among([Path(path) for path in old])
@@ -127,14 +125,9 @@ class Carried:
 
     @staticmethod
     def _rows(catalog: Catalog) -> Iterator[FileRow]:
-        for paths in _batches(path for path, _ in catalog.paths()):
+        for paths in batches((path for path, _ in catalog.paths()), AT_ONCE):
             rows = catalog.files_among([Path(path) for path in paths])
             yield from (rows[path] for path in paths if path in rows)
-
-
-def _batches(items: Iterator[T]) -> Iterator[list[T]]:
-    while batch := list(itertools.islice(items, AT_ONCE)):
-        yield batch
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -147,8 +140,4 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _sidecars_in(folder: Path) -> dict[Path, tuple[Path, ...]]:
-    try:
-        files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    except OSError:
-        return {}
-    return sidecars.match(files)
+    return sidecars.match(siblings(folder))

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secondglance.errors import StoreError
+from secondglance.pipelines.batches import batches
 from secondglance.retrieve.store import MAX_LIMIT, SCORE_TOLERANCE, Store
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from secondglance.types import Record, Vector
-
-T = TypeVar("T")
 
 AT_ONCE = 1000
 """Records that are read and written together."""
@@ -49,13 +48,6 @@ class Comparison:
     recall: float
 
 
-def portions(items: Iterable[T], size: int = AT_ONCE) -> Iterator[list[T]]:
-    """Lists of at most `size` items."""
-    rest = iter(items)
-    while portion := list(itertools.islice(rest, size)):
-        yield portion
-
-
 def copy(
     source: Store,
     target: Store,
@@ -80,7 +72,7 @@ def copy(
     if resumed:
         _delete_foreign(source, target)
     done = written = 0
-    for ids in portions(source.ids()):
+    for ids in batches(source.ids(), AT_ONCE):
         records = source.get(ids)
         done += len(ids)
         if resumed:
@@ -176,7 +168,7 @@ def _delete_foreign(source: Store, target: Store) -> None:
     if foreign.size:
         gone = set(foreign.tolist())
         ids = [id_ for id_ in target.ids() if _digest(id_) in gone]
-        for some in portions(ids):
+        for some in batches(ids, AT_ONCE):
             target.delete(some)
         target.flush()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from secondglance.errors import InputError, MediaError, SecondGlanceError
 from secondglance.ingest import frame_choice
 from secondglance.ingest.frame_choice import FrameChoice
 from secondglance.pipelines import second_pass
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.build import open_embedder, open_reranker
 from secondglance.pipelines.preset import choose_preset
 from secondglance.retrieve.fusion import fuse
@@ -268,7 +268,7 @@ class _Matching:
                 sorted(frame.time_s for frame in frames),
                 max_pixels=self._settings.ingest.max_pixels,
             )
-            while block := [*islice(pictures, BLOCK)]:
+            for block in batches(pictures, BLOCK):
                 self._tell(Progress(stage="rerank", done=len(scores), total=len(frames)))
                 found = reranker.score(query, [Content(images=(picture,)) for _, picture in block])
                 scores |= {at: score for (at, _), score in zip(block, found, strict=True)}

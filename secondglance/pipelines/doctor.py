@@ -18,6 +18,7 @@ from secondglance.ingest.checkpoint import hub_repository
 from secondglance.pipelines.build import open_reranker
 from secondglance.pipelines.builtin import STARTER, UNTRAINED
 from secondglance.pipelines.preset import choose_preset, is_cached
+from secondglance.pipelines.stores import server_access
 from secondglance.types import Content
 
 LOW_DISK_BYTES = 5 * 10**9
@@ -243,15 +244,12 @@ def _store(settings: Settings) -> Iterator[Finding]:
         kind = "Milvus Lite" if store.backend == "milvus" else store.backend
         yield Finding(name="store", state="ok", detail=f"{kind}, {where}")
         return
-    from secondglance.errors import SecondGlanceError
     from secondglance.retrieve.milvus_errors import server_error
-    from secondglance.retrieve.milvus_server import Tls, connect, without_secrets
+    from secondglance.retrieve.milvus_server import connect, without_secrets
 
-    token = store.token.get_secret_value() if store.token else None
-    tls = Tls(ca=store.tls_ca, cert=store.tls_cert, key=store.tls_key, name=store.tls_name)
     label = without_secrets(store.uri)
     try:
-        client, version, _ = connect(store.uri, token=token, tls=tls, timeout_s=store.timeout_s)
+        client, version, _ = connect(store.uri, **server_access(store))
         client.close()
     except Exception as error:
         known = error if isinstance(error, SecondGlanceError) else server_error(error, label)

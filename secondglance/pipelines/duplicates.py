@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from secondglance.errors import InputError, MediaError
 from secondglance.ingest import looks
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.near import SAME_SHARE, near_groups
 from secondglance.types import FileFailure
@@ -124,7 +124,7 @@ def _look_at_the_rest(parts: Parts, on_progress: Callable[[int, int], None]) -> 
     pool = parts.decode_pool()
     with pool:
         done = 0
-        for some in _portions(todo, LOOKS_AT_ONCE):
+        for some in batches(todo, LOOKS_AT_ONCE):
             calls: list[tuple[str, str, Future[looks.Look]]] = [
                 (content, path, pool.submit(looks.look_at, Path(path), ingest.max_pixels))
                 for content, path in some
@@ -145,7 +145,7 @@ def _sizes(parts: Parts, contents: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Width and height of pictures, from the payloads of their records."""
     first = {ids[0]: each for each in contents if (ids := parts.catalog.record_ids(each))}
     sizes = {}
-    for some in _portions(list(first), READ_AT_ONCE):
+    for some in batches(first, READ_AT_ONCE):
         for record in parts.store().get(some):
             if "width" in record.payload and "height" in record.payload:
                 width, height = record.payload["width"], record.payload["height"]
@@ -176,8 +176,3 @@ def _group(
 def _worth(file: DuplicateFile) -> tuple[bool, int, int, int, str]:
     pixels = (file.width or 0) * (file.height or 0)
     return (file.absent, -pixels, -file.size, len(file.path), file.path)
-
-
-def _portions(values: Sequence[Any], size: int) -> Iterable[list[Any]]:
-    each = iter(values)
-    return iter(lambda: list(itertools.islice(each, size)), [])

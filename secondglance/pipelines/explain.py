@@ -10,13 +10,13 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secondglance.errors import InputError, MediaError, RerankError
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.explanation import Explanation, Regions, WordEffect
 from secondglance.rerank import stopping
 from secondglance.rerank.clips import read_frames
@@ -173,9 +173,8 @@ class _Scorer:
         self, documents: Iterable[Content], *, query: Content | None = None
     ) -> list[float]:
         """One for each, NaN where there is none; candidates are made as they are needed."""
-        waiting = iter(documents)
         found: list[float] = []
-        while batch := list(islice(waiting, BATCH)):
+        for batch in batches(documents, BATCH):
             found += [self._odds(pair) for pair in self._call(query or self._query, batch)]
         return found
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from secondglance.errors import InputError, LibraryError
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.build import Parts
-from secondglance.pipelines.copying import portions
+from secondglance.pipelines.copying import AT_ONCE
+from secondglance.pipelines.opening import absolute
+from secondglance.pipelines.stamp import identity_of
 from secondglance.retrieve.columns import What, batch_of, schema_of
 from secondglance.retrieve.store import Store
 from secondglance.types import Record
@@ -103,7 +106,7 @@ def export(
         raise LibraryError(
             f"the library {parts.folder} holds no vectors yet", remedy="index something first"
         )
-    folder = Path(os.path.abspath(Path(out).expanduser()))  # noqa: PTH100 - keeps links
+    folder = absolute(out)
     _check_free(folder, overwrite=overwrite)
     embedder = parts.catalog.get_meta("embedder") or parts.settings.recall.model
     store = parts.store()
@@ -112,7 +115,7 @@ def export(
         "embedder": embedder,
         "fingerprint": fingerprint,
         "dim": store.dim,
-        "recall": parts.settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        "recall": identity_of(parts.settings.recall),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +169,7 @@ class _Writer:
 
     def write(
         self,
-        portions_: Iterator[tuple[int, list[Record]]],
+        portions: Iterator[tuple[int, list[Record]]],
         *,
         total: int,
         on_progress: Callable[[int, int], None],
@@ -176,7 +179,7 @@ class _Writer:
         waiting: list[Record] = []
         path = self._folder
         try:
-            for asked, records in portions_:
+            for asked, records in portions:
                 self.seen += asked
                 waiting += records
                 while len(waiting) >= self._group_rows:
@@ -213,7 +216,7 @@ class _Writer:
 
 def _done(parts: Parts, store: Store) -> Iterator[tuple[int, list[Record]]]:
     """(how many were asked for, those of contents that are complete and held by a file)."""
-    for ids in portions(store.ids()):
+    for ids in batches(store.ids(), AT_ONCE):
         records = store.get(ids)
         items = sorted({str(record.payload.get("item", "")) for record in records})
         done = parts.catalog.content_kinds(items)

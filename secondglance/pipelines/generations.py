@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -20,17 +19,16 @@ from secondglance.config import PRESET_NAMES, read_preset
 from secondglance.errors import LibraryError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.media.sqlite import database_uri
-from secondglance.pipelines.build import DEFAULT_COLLECTION, tls_of
 from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.locking import writing
-from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.replacing import write_json
 from secondglance.pipelines.stamp import TOP, data_folder, is_data_name, read_stamp
+from secondglance.pipelines.stores import NAMES, collection_of, server_access
 from secondglance.retrieve.lexical import FILE_NAME as WORDS_FILE
 from secondglance.retrieve.lexical import STORE_MARKER
 from secondglance.sections import RecallSettings, StoreSettings
 
 LIST_FILE = "generations.json"
-FOLDERS = {"faiss": "faiss", "exact": "exact", "milvus": "vectors.db"}
 
 State = Literal["building", "kept", "leaving"]
 
@@ -136,10 +134,7 @@ def write_generations(library: Path, listed: Sequence[Generation]) -> None:
         if not listed:
             path.unlink(missing_ok=True)
             return
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            json.dump([asdict(each) for each in listed], file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(path, [asdict(each) for each in listed])
     except OSError as error:
         raise LibraryError(
             f"cannot write {path}: {error.strerror}",
@@ -260,10 +255,10 @@ def _with_token(store: StoreSettings, known: Sequence[StoreSettings]) -> StoreSe
 def where(data: Path, settings: StoreSettings) -> str:
     """Where a store keeps its vectors, for people; without what an address may keep secret."""
     if settings.uri is None:
-        return str(data / FOLDERS[settings.backend])
+        return str(data / NAMES[settings.backend])
     scheme, slashes, rest = settings.uri.rpartition("://")
     place = scheme + slashes + rest.rpartition("@")[2]
-    return f"{place}, collection {settings.collection or DEFAULT_COLLECTION}"
+    return f"{place}, collection {collection_of(settings)}"
 
 
 def is_shared(settings: StoreSettings) -> bool:
@@ -274,7 +269,7 @@ def is_shared(settings: StoreSettings) -> bool:
 def remove_store(data: Path, settings: StoreSettings) -> str | None:
     """Deletes a store that nobody has open; returns why it was kept, if it was."""
     if settings.uri is None:
-        place = data / FOLDERS[settings.backend]
+        place = data / NAMES[settings.backend]
         shutil.rmtree(place, ignore_errors=True)
         return f"{place} could not be removed; delete it by hand" if place.exists() else None
     if is_shared(settings):
@@ -282,12 +277,9 @@ def remove_store(data: Path, settings: StoreSettings) -> str | None:
     from secondglance.retrieve.milvus_server import connect
     from secondglance.retrieve.milvus_words import words_collection
 
-    token = settings.token.get_secret_value() if settings.token else None
     try:
-        client, _, _ = connect(
-            settings.uri, token=token, tls=tls_of(settings), timeout_s=settings.timeout_s
-        )
-        name = settings.collection or DEFAULT_COLLECTION
+        client, _, _ = connect(settings.uri, **server_access(settings))
+        name = collection_of(settings)
         client.drop_collection(name)
         client.drop_collection(words_collection(name))
         client.close()

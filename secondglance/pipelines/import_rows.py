@@ -20,6 +20,7 @@ from secondglance.ingest.imported import note_captions
 from secondglance.ingest.media_types import kind_by_extension
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.import_check import usable
+from secondglance.pipelines.opening import absolute
 from secondglance.pipelines.records import (
     content_hash,
     file_payload,
@@ -87,7 +88,7 @@ class Places:
             raise InputError(
                 "which folder the files are in is not known", remedy="name it with --root"
             )
-        self.root = None if root is None else Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100
+        self.root = None if root is None else absolute(root)
         self._strip = strip
         if self.root is not None and self.root.exists() and not self.root.is_dir():
             raise InputError(f"{self.root} is a file, not a folder", remedy="name a folder")

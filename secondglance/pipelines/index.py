@@ -7,7 +7,6 @@ store, files marked done. What no file holds any more is removed at the end.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from secondglance.errors import InputError, StoppedError
 from secondglance.ingest import described, imported, looks, moves
 from secondglance.ingest.catalog import Catalog, FileRow, description
 from secondglance.ingest.scan import Scan, check_paths, walk
+from secondglance.pipelines.batches import batches
 from secondglance.pipelines.build import Parts
 from secondglance.pipelines.describe import DescribeJob
 from secondglance.pipelines.embed import LocalEngine
@@ -182,10 +182,10 @@ class _Run:
             above = [folder for folder in indexed if folder in root.parents]
             within = max(above, key=lambda folder: len(folder.parts), default=None)
             found = walk(root, exclude=self._parts.folder, scan=self._scan, within=within)
-            for batch in _batches(found if root.exists() else iter(())):
+            for batch in batches(found if root.exists() else (), SORTED_AT_ONCE):
                 self._take(batch, within=within)
             self._present[root] = self._scanned - before
-        for batch in _batches(items() if items is not None else iter(())):
+        for batch in batches(items() if items is not None else (), SORTED_AT_ONCE):
             self._take(batch, within=None)
         described.set_stamps(self._catalog, self._restamped)
         self._scan_seconds = time.monotonic() - self._started
@@ -331,11 +331,6 @@ class _Run:
             errors=tuple(sorted(failures, key=lambda failure: failure.path)),
             warnings=(*self._warnings, *(job.warnings if job else ())),
         )
-
-
-def _batches(items: Iterator[MediaItem]) -> Iterator[list[MediaItem]]:
-    while batch := list(itertools.islice(items, SORTED_AT_ONCE)):
-        yield batch
 
 
 def _describe_again(parts: Parts, outdated: Sequence[moves.Outdated]) -> None:

@@ -19,9 +19,10 @@ from typing import Any, Literal, TypedDict
 from secondglance.errors import DimensionError, InputError, LibraryError, StoreError
 from secondglance.ingest.catalog import FILE_NAME as CATALOG_FILE
 from secondglance.pipelines import copying
-from secondglance.pipelines.build import Parts, open_store
+from secondglance.pipelines.build import Parts
 from secondglance.pipelines.generations import Generation, mark, where
-from secondglance.pipelines.replacing import replacing
+from secondglance.pipelines.opening import absolute
+from secondglance.pipelines.replacing import replacing, write_json
 from secondglance.pipelines.stamp import (
     STAMP_FILE,
     TOP,
@@ -31,11 +32,11 @@ from secondglance.pipelines.stamp import (
     stamped_store,
     write_stamp,
 )
+from secondglance.pipelines.stores import NAMES, open_store
 from secondglance.retrieve.store import Store
 from secondglance.sections import StoreSettings
 
 MARKER = "migration.json"
-BACKENDS = ("faiss", "exact", "milvus")
 COPIED_BESIDE = ("fusion.json",)
 """Files of a library that a second one takes along as they are."""
 
@@ -104,10 +105,10 @@ def target_settings(
         InputError: It is none of these.
     """
     changed: dict[str, Any] = {"uri": None, "collection": collection}
-    if to in BACKENDS:
+    if to in NAMES:
         changed["backend"] = to
     elif "://" in to or to.endswith(".db"):
-        address = to if "://" in to else os.path.abspath(Path(to).expanduser())  # noqa: PTH100
+        address = to if "://" in to else str(absolute(to))
         changed |= {"backend": "milvus", "uri": address}
     else:
         raise InputError(
@@ -241,7 +242,7 @@ def _check_other(folder: Path, current: StoreSettings, wanted: StoreSettings) ->
 
 
 def _second_folder(first: Path, named: str | Path) -> Path:
-    folder = Path(os.path.abspath(Path(named).expanduser()))  # noqa: PTH100 - keeps links
+    folder = absolute(named)
     if folder == first:
         raise LibraryError(f"{folder} is the library itself", remedy="name another folder")
     if (folder / STAMP_FILE).exists():
@@ -301,8 +302,7 @@ def _source(parts: Parts) -> tuple[str, str]:
 def _note(folder: Path, parts: Parts, settings: StoreSettings) -> None:
     source, data = _source(parts)
     found = {"source": source, "data": data, "store": stamped_store(settings)}
-    with replacing(folder / MARKER) as temporary:
-        temporary.write_text(json.dumps(found, indent=2), "utf-8")
+    write_json(folder / MARKER, found)
 
 
 def _open_target(folder: Path, settings: StoreSettings, *, dim: int) -> Store:

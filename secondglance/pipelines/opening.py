@@ -16,20 +16,20 @@ from secondglance.pipelines.leases import Lease, lock_file
 from secondglance.pipelines.preset import choose_preset
 from secondglance.pipelines.sharing import SharedModels
 from secondglance.pipelines.stamp import (
+    IDENTITY,
     STAMP_FILE,
     check_recall,
     data_folder,
+    differs_in,
     make_folder,
     read_stamp,
     with_collection,
+    with_stamped_store,
 )
 from secondglance.sections import StoreSettings
 
 TRIES = 10
 """The stamp may be replaced while a library is opened; nobody does so again and again."""
-
-IDENTITY = ("model", "pretrained", "revision")
-"""What makes a first pass's model another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class Said:
         return self.preset if self.preset != "auto" else None
 
 
-def absolute(folder: str | Path) -> Path:
-    """A library folder's absolute path, with links as they are."""
-    return Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - keeps links
+def absolute(path: str | Path) -> Path:
+    """The absolute path of a folder or file as a user named it, with links as they are."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - keeps links
 
 
 def open_parts(
@@ -79,7 +79,7 @@ def open_parts(
             name, warnings = choose_preset(wanted)
         base = read_preset(name)
         resolved = with_collection(load_settings(base=base, file=said.config, flags=said.settings))
-        make_folder(root, resolved, new=True)
+        make_folder(root, resolved)
     state, found, lease = _leased(root)
     try:
         if stamp is not None:
@@ -175,21 +175,17 @@ def follow(before: Parts, said: Said) -> Parts:
 
 def _followed(stamp: Mapping[str, Any], before: Settings, said: Said) -> Settings:
     """What was said at opening still holds, but for the model and the store."""
-    made_with = stamp.get("recall", {})
-    if all(
-        made_with.get(key, getattr(before.recall, key)) == getattr(before.recall, key)
-        for key in IDENTITY
-    ):
+    if differs_in(stamp, before.recall) is None:
         resolved = _resolve(stamp, said)
         recall = before.recall
     else:
         # A preset that was named then is that of the old model.
         resolved = _resolve(stamp, replace(said, preset=None))
-        named = {key: made_with[key] for key in IDENTITY if key in made_with}
-        recall = resolved.recall.model_copy(update=named)
-        if any(getattr(recall, key) != getattr(resolved.recall, key) for key in IDENTITY):
-            recall = recall.model_copy(update={"sha256": None})
-    store = StoreSettings(**{**resolved.store.model_dump(), **stamp.get("store", {})})
+        recall = resolved.recall
+        if differs_in(stamp, recall) is not None:
+            named = {key: value for key, value in stamp["recall"].items() if key in IDENTITY}
+            recall = recall.model_copy(update={**named, "sha256": None})
+    store = with_stamped_store(resolved.store, stamp)
     if said.token is not None and said.token[0] == store.uri:
         store = StoreSettings(**{**store.model_dump(), "token": said.token[1]})
     elif before.store.uri not in (None, store.uri):

@@ -13,9 +13,9 @@ from typing import Any
 from secondglance.config import Settings
 from secondglance.errors import EmbedderMismatchError, LibraryError
 from secondglance.ingest.catalog import SCHEMA_VERSION
-from secondglance.pipelines.build import DEFAULT_COLLECTION
-from secondglance.pipelines.replacing import replacing
-from secondglance.sections import RerankSettings, StoreSettings
+from secondglance.pipelines.replacing import write_json
+from secondglance.pipelines.stores import DEFAULT_COLLECTION
+from secondglance.sections import RecallSettings, RerankSettings, StoreSettings
 
 STAMP_FILE = "library.json"
 
@@ -23,6 +23,9 @@ TOP = "."
 """Where the data of a library lies that never changed its model: in the library's own folder."""
 
 _GENERATION = re.compile("generation-[0-9a-f]{8}")
+
+IDENTITY = ("model", "pretrained", "revision")
+"""What makes a first pass's model another one."""
 
 STAMP_VERSION = 2
 """Of a stamp that says where the data lies; one without is of version 1, as ever."""
@@ -71,26 +74,43 @@ def new_data_name() -> str:
     return f"generation-{secrets.token_hex(4)}"
 
 
+def identity_of(recall: RecallSettings) -> dict[str, Any]:
+    """Which model a first pass is, as a stamp says it."""
+    return recall.model_dump(include=set(IDENTITY))
+
+
+def differs_in(stamp: Mapping[str, Any], recall: RecallSettings) -> str | None:
+    """The first key of `IDENTITY` by which settings name another model than a stamp.
+
+    Returns:
+        None if they name the same one; what a stamp does not say differs from nothing.
+    """
+    made_with = stamp.get("recall", {})
+    differing = (
+        key for key in IDENTITY if key in made_with and made_with[key] != getattr(recall, key)
+    )
+    return next(differing, None)
+
+
 def check_recall(folder: Path, stamp: Mapping[str, Any], resolved: Settings) -> None:
     """Refuses settings that name another embedder than the library's.
 
     Raises:
         EmbedderMismatchError: They do.
     """
-    made_with = stamp.get("recall", {})
-    for name in ("model", "pretrained", "revision"):
-        now = getattr(resolved.recall, name)
-        if name in made_with and made_with[name] != now:
-            variable = f"SECONDGLANCE_RECALL__{name.upper()}"
-            raise EmbedderMismatchError(
-                f"the library {folder} was made with recall.{name} = {made_with[name]!r}, "
-                f"not {now!r}",
-                remedy=f"unset {variable}"
-                if variable in os.environ
-                else "leave that setting out; or change the model of the library, which is "
-                f"searched meanwhile: secondglance index --library {folder} --preset NAME, or "
-                "--set recall.model=...",
-            )
+    name = differs_in(stamp, resolved.recall)
+    if name is None:
+        return
+    variable = f"SECONDGLANCE_RECALL__{name.upper()}"
+    raise EmbedderMismatchError(
+        f"the library {folder} was made with recall.{name} = {stamp['recall'][name]!r}, "
+        f"not {getattr(resolved.recall, name)!r}",
+        remedy=f"unset {variable}"
+        if variable in os.environ
+        else "leave that setting out; or change the model of the library, which is "
+        f"searched meanwhile: secondglance index --library {folder} --preset NAME, or "
+        "--set recall.model=...",
+    )
 
 
 def with_collection(settings: Settings) -> Settings:
@@ -114,13 +134,9 @@ def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
         LibraryError: It cannot be written; the old one stands.
     """
     path = folder / STAMP_FILE
+    version = STAMP_VERSION if stamp.get("data", TOP) != TOP else SCHEMA_VERSION
     try:
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            version = STAMP_VERSION if stamp.get("data", TOP) != TOP else SCHEMA_VERSION
-            json.dump({"schema_version": version, **stamp}, file, indent=2)
-            file.flush()
-            # A power cut after the rename must not leave an empty stamp.
-            os.fsync(file.fileno())
+        write_json(path, {"schema_version": version, **stamp})
     except OSError as error:
         raise LibraryError(
             f"cannot write {path}: {error.strerror}", remedy="check that the disk has room"
@@ -136,7 +152,7 @@ def stamp_of(settings: Settings) -> dict[str, Any]:
     """What a library made with these settings is stamped with."""
     return {
         "preset": settings.preset,
-        "recall": settings.recall.model_dump(include={"model", "pretrained", "revision"}),
+        "recall": identity_of(settings.recall),
         # An API key is a secret, too.
         "rerank": settings.rerank.model_dump(include=_of_reranker(settings.rerank)),
         "store": stamped_store(settings.store),
@@ -148,14 +164,17 @@ def stamped_store(settings: StoreSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude={"token", "timeout_s", "retry_s"})
 
 
-def make_folder(folder: Path, settings: Settings, *, new: bool) -> None:
+def with_stamped_store(settings: StoreSettings, stamp: Mapping[str, Any]) -> StoreSettings:
+    """These settings, but for what a stamp says of the store."""
+    return StoreSettings(**{**settings.model_dump(), **stamp.get("store", {})})
+
+
+def make_folder(folder: Path, settings: Settings) -> None:
     """Makes the folder of a new library, with its stamp.
 
     Raises:
         LibraryError: It holds other files, or cannot be written.
     """
-    if not new:
-        return
     make_empty(folder)
     write_stamp(folder, stamp_of(settings))
 

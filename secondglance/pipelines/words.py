@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, cast
 from secondglance.config import Settings
 from secondglance.errors import InputError
 from secondglance.ingest.reworded import Reworded, RewordedQueue
-from secondglance.pipelines.build import DEFAULT_COLLECTION, tls_of
 from secondglance.pipelines.records import path_below
+from secondglance.pipelines.stores import NAMES, collection_of, server_access
 from secondglance.retrieve.lexical import FILE_NAME, STORE_MARKER, Document, WordIndex
 from secondglance.types import Kind, Record
 
@@ -133,16 +133,14 @@ def open_index(folder: Path, settings: Settings) -> WordIndex | MilvusWords:
     from secondglance.retrieve.milvus_words import MilvusWords
 
     connection = Connection(
-        store.uri or folder / "vectors.db",
-        token=store.token.get_secret_value() if store.token else None,
-        timeout_s=store.timeout_s,
+        store.uri or folder / NAMES[store.backend],
         retry_s=store.retry_s,
-        tls=tls_of(store),
+        **server_access(store),
     )
     if where == "auto" and not connection.has_full_text:
         connection.close()
         return WordIndex(folder / FILE_NAME)
-    return MilvusWords(folder, connection, collection=store.collection or DEFAULT_COLLECTION)
+    return MilvusWords(folder, connection, collection=collection_of(store))
 
 
 def _documents(entries: Sequence[Reworded], store: Store) -> Iterator[Document]:

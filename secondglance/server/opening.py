@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secondglance.config import merged
 from secondglance.errors import InputError, LibraryError, SecondGlanceError
 from secondglance.pipelines.sharing import SharedModels
 from secondglance.server import problems
@@ -92,7 +93,7 @@ def open_members(
                     spec.path,
                     config=spec.config or config,
                     create=False,
-                    settings=_merged(settings or {}, spec.settings),
+                    settings=merged(settings or {}, spec.settings),
                     models=models,
                 )
             )
@@ -112,7 +113,7 @@ def open_members(
                 reason=reason,
                 api_keys=keys[spec.name],
                 index_roots=spec.roots,
-                reports=spec.reports or _own_reports(spec.path),
+                reports=spec.reports or own_reports(spec.path),
             )
         )
     if len(failures) == len(specs):
@@ -123,15 +124,7 @@ def open_members(
     return members, warnings + failures
 
 
-def _own_reports(library: Path) -> tuple[Path, ...]:
+def own_reports(library: Path) -> tuple[Path, ...]:
+    """The folder of `evaluate` reports that a library has itself, if it has one."""
     own = library / "reports"
     return (own,) if own.is_dir() else ()
-
-
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = _merged(below, value) if nested else value  # type: ignore[arg-type]
-    return merged

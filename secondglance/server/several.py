@@ -29,7 +29,6 @@ from secondglance.server.work import default_concurrency
 if TYPE_CHECKING:
     from secondglance.library import Library
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 KNOWN_FOR_S = 10.0
 """How long it is taken for known whether the store of a library answers."""
 PATIENCE_S = 3.0
@@ -271,7 +270,7 @@ def _app_of(member: Member, options: ServerOptions, place: Place) -> FastAPI:
         return create_app(member.library, options, place=place)
     router = APIRouter(include_in_schema=False)
 
-    @router.api_route("/{path:path}", methods=METHODS)
+    @router.api_route("/{path:path}", methods=libraries.METHODS)
     async def unavailable(request: Request, path: str) -> None:
         raise ApiError(503, "library-unavailable", f"this library is unavailable: {member.reason}")
 

@@ -32,7 +32,7 @@ from secondglance.pipelines.index import IndexInterruptedError, Progress
 from secondglance.pipelines.locking import writing
 from secondglance.pipelines.opening import Said
 from secondglance.pipelines.stamp import read_stamp
-from tests.libraries import verify
+from tests.libraries import other_clip, verify
 from tests.media import picture, write_pictures
 
 pytestmark = pytest.mark.usefixtures("one_embedder")
@@ -60,9 +60,7 @@ def made(
     tmp_path_factory: pytest.TempPathFactory, untrained_clip: Path, one_embedder: None
 ) -> Made:
     base = tmp_path_factory.mktemp("beside")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(untrained.CLIP_CONFIG["model_cfg"], "embed_dim", 64)
-        other = untrained.build_untrained_clip(base / "other-clip", seed=1)
+    other = other_clip(base / "other-clip")
     third = untrained.build_untrained_clip(base / "third-clip", seed=2)
     media = base / "media"
     write_pictures(media / "photos", 4)

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from secondglance.library import Library
-from secondglance.models import untrained
 from secondglance.pipelines.generations import read_generations
 from secondglance.server.options import ServerOptions
 from tests.forking import Runner
-from tests.libraries import verify
+from tests.libraries import other_clip, verify
 from tests.media import write_pictures
 from tests.served import client
 
@@ -65,9 +64,7 @@ def made(
     tmp_path_factory: pytest.TempPathFactory, untrained_clip: Path, one_embedder: None
 ) -> Made:
     base = tmp_path_factory.mktemp("beside")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(untrained.CLIP_CONFIG["model_cfg"], "embed_dim", 64)
-        other = untrained.build_untrained_clip(base / "other-clip", seed=1)
+    other = other_clip(base / "other-clip")
     write_pictures(base / "media", PICTURES)
     settings = {
         "rerank": {"backend": "passthrough"},

@@ -132,8 +132,7 @@ KILLED = """
 import os, signal, sys
 from secondglance.library import Library
 from secondglance.pipelines import copying
-copying.AT_ONCE = 1
-copying.portions.__defaults__ = (2,)
+copying.AT_ONCE = 2
 def told(stage, done, total):
     if stage == sys.argv[3] and done >= int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
