@@ -205,6 +205,7 @@ def add(total: IndexReport, report: IndexReport) -> IndexReport:
         absent=report.absent,
         failed=report.failed,
         segments=total.segments + report.segments,
+        described=total.described + report.described,
         scan_seconds=round(total.scan_seconds + report.scan_seconds, 3),
         seconds=round(total.seconds + report.seconds, 3),
         errors=report.errors,

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.libraries import Open, counts, stored_ids, verify
 from tests.media import picture, write_pictures
 
 Reports = queue.SimpleQueue[IndexReport]
+NO_NUMBERS = ("errors", "warnings")
 
 
 @contextmanager
@@ -169,3 +171,15 @@ def test_ctrl_c_ends_the_watch_with_a_summary(tmp_path: Path, open_library: Open
     assert process.returncode == 130, errors
     assert "watched: 3 indexed, 0 moved, 0 removed" in errors
     assert "Traceback" not in errors
+
+
+def test_reports_of_several_runs_are_added_up_whole() -> None:
+    done = {"indexed", "moved", "removed", "segments", "described", "seconds", "scan_seconds"}
+    numbers = [field.name for field in fields(IndexReport) if field.name not in NO_NUMBERS]
+    first = IndexReport(**dict.fromkeys(numbers, 1))  # type: ignore[arg-type]
+    second = IndexReport(**dict.fromkeys(numbers, 10), warnings=("late",))  # type: ignore[arg-type]
+    total = watch_module.add(first, second)
+    assert {name: getattr(total, name) for name in numbers} == {
+        name: 11 if name in done else 10 for name in numbers
+    }
+    assert total.warnings == ("late",)
