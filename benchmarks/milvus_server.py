@@ -10,10 +10,11 @@ the last write until the server has built and loaded its index, memory is the se
 size, disk its folder. The package's server is built without DISKANN: it takes the order, never
 builds the index ("bad_function_call" in its log) and goes on searching every vector, so DISKANN is
 measured only where it is named, and ends in an error there. Milvus Lite is measured beside it.
-Latencies include gRPC within a machine, at strong consistency, as a library asks. With `--roots`,
-one collection holds vectors of so many roots, told apart by a filter, and another holds each in a
-partition of its own; both in HNSW. Rows by
-index go into `results/scale.json`, those by root into `results/milvus_roots.json`.
+Latencies include gRPC within a machine, at strong consistency, as a library asks; `--consistency`
+asks the collections at the other levels as well, in turns. With `--roots`, one collection holds
+vectors of so many roots, told apart by a filter, and another holds each in a partition of its own;
+both in HNSW. Rows by index go into `results/scale.json`, those by level into
+`results/milvus_consistency.json`, those by root into `results/milvus_roots.json`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -36,11 +37,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from secondglance.retrieve.milvus_index import IndexKind, choose_index, search_params
 from secondglance.retrieve.milvus_schema import load_rows
+from secondglance.retrieve.milvus_server import Consistency
 from secondglance.retrieve.milvus_store import MilvusStore
 from tests.milvus_server import Server, unpacked
 
+if TYPE_CHECKING:
+    from scale import Answers
+    from scale_data import Matrix
+
 INDEXES: tuple[IndexKind, ...] = ("hnsw", "ivf_sq8", "diskann")
 COLLECTION = "measured"
+LEVELS: tuple[Consistency, ...] = ("strong", "bounded", "session", "eventually")
+ROUNDS = 3
+"""Of all levels, one after the other."""
 UNBUILT_S = 900
 """A server that has indexed nothing by then never will."""
 
@@ -51,11 +60,13 @@ def main() -> None:
     parser.add_argument("--indexes", nargs="*", choices=INDEXES, default=["hnsw", "ivf_sq8"])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--lite-up-to", type=int, default=100_000)
+    parser.add_argument("--consistency", action="store_true", help="compare the levels")
     parser.add_argument("--roots", type=int, default=8, help="0: do not compare")
     parser.add_argument("--roots-size", type=int, default=50_000)
     parser.add_argument("--folder", type=Path, help="where the servers go; removed afterwards")
     arguments = parser.parse_args()
     by_root: list[dict[str, Any]] = []
+    by_level: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         base = Path(temporary)
         programs = unpacked(base)
@@ -66,11 +77,17 @@ def main() -> None:
             truth(size, arguments.queries, place)
             for kind in arguments.indexes:
                 console.print(f"{kind} with {size:,} vectors; load {os.getloadavg()[0]:.1f}")
-                keep(measured(kind, size, place, programs, arguments.queries))
+                row, levels = measured(
+                    kind, size, place, programs, arguments.queries, levels=arguments.consistency
+                )
+                keep(row)
+                by_level += levels
             if size <= arguments.lite_up_to:
                 keep(apart("milvus-lite", size, place, arguments.queries))
         if arguments.roots:
             by_root = compared(arguments.roots, arguments.roots_size, base, programs)
+    if by_level:
+        report("milvus_consistency", by_level, limit=LIMIT, rounds=ROUNDS)
     if by_root:
         report("milvus_roots", by_root, limit=LIMIT)
 
@@ -84,9 +101,9 @@ def started(folder: Path, programs: Path) -> Server:
 
 
 def measured(
-    kind: IndexKind, size: int, base: Path, programs: Path, queries: int
-) -> dict[str, Any]:
-    """One row of the table, on a server of its own."""
+    kind: IndexKind, size: int, base: Path, programs: Path, queries: int, *, levels: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One row of the table, on a server of its own; and one for each level, if they are wanted."""
     folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=base))
     server = started(folder, programs)
     options: Any = {"dim": 512, "collection": COLLECTION, "timeout_s": 120}
@@ -121,9 +138,32 @@ def measured(
             "fill_load": fill_load,
         }
         store.close()
-        return row
+        if not levels:
+            return row, []
+        found_by = in_turns(server.uri, kind, options, asked, wanted)
+        return row, [{"index": kind, "vectors": size, **each} for each in found_by]
     finally:
         server.remove()
+
+
+def in_turns(
+    uri: str, kind: IndexKind, options: dict[str, Any], asked: Matrix, wanted: Answers
+) -> list[dict[str, Any]]:
+    """Searches at each level, in turns, so that what else the machine does meets all of them."""
+    stores = {level: MilvusStore(uri, index=kind, consistency=level, **options) for level in LEVELS}
+    found: dict[str, list[dict[str, float]]] = {level: [] for level in LEVELS}
+    for _ in range(ROUNDS):
+        for level, store in stores.items():
+            found[level].append(searched(store, asked, wanted))
+    for store in stores.values():
+        store.close()
+    return [
+        {
+            "consistency": level,
+            **{key: float(np.median([each[key] for each in rounds])) for key in rounds[0]},
+        }
+        for level, rounds in found.items()
+    ]
 
 
 def settle(store: MilvusStore, size: int) -> None:
