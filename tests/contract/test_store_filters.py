@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import numpy as np
 
 from secondglance.retrieve.fields import FIELDS
@@ -20,6 +24,8 @@ from secondglance.retrieve.filters import (
 from secondglance.retrieve.store import Store
 from secondglance.types import Record
 from tests.contract.stores import ODD_STRINGS, assert_same, expected, records, unit_vectors
+
+T = TypeVar("T")
 
 OPERATORS: tuple[Operator, ...] = ("==", "!=", "<", "<=", ">", ">=")
 EXPRESSIONS = [
@@ -96,11 +102,19 @@ EXPRESSIONS = [
 ]
 
 
+def each(store: Store, check: Callable[[T], None], of: Iterable[T]) -> None:
+    """Checks all, on a server several at a time: it spends most of a search waiting for a tick."""
+    with ThreadPoolExecutor(8 if store.capabilities.remote else 1) as pool:
+        for _ in pool.map(check, of):
+            pass
+
+
 def test_filters_agree_with_matches(store: Store) -> None:
     written = records(120)
     store.upsert(written)
     query = unit_vectors(1, seed=5)[0]
-    for text in EXPRESSIONS:
+
+    def check(text: str) -> None:
         filter = parse_filter(text)
         keeps = sum(filter.matches(r.payload) for r in written)
         assert store.count(filter=filter) == keeps, text
@@ -110,6 +124,11 @@ def test_filters_agree_with_matches(store: Store) -> None:
         assert_same(
             store.search(query, limit=3, filter=filter), expected(written, query, 3, filter)
         )
+
+    each(store, check, EXPRESSIONS)
+
+
+PAYLOADS = [record.payload for record in records(60)]
 
 
 def random_filter(random: np.random.Generator, depth: int = 0) -> Filter:
@@ -121,7 +140,7 @@ def random_filter(random: np.random.Generator, depth: int = 0) -> Filter:
     if choice > 3:
         return And(parts) if choice == 4 else Or(parts)
     field = str(random.choice(list(FIELDS)))
-    found = [r.payload[field] for r in records(60) if field in r.payload]
+    found = [payload[field] for payload in PAYLOADS if field in payload]
     if FIELDS[field] == "tags":
         return has(field, str(random.choice(["beach", "SEA", "50%_off", "none"])))
     value = found[random.integers(len(found))] if found else 1.0
@@ -140,22 +159,26 @@ def test_random_filters_agree_with_matches(store: Store) -> None:
     store.upsert(written)
     random = np.random.default_rng(0)
     query = unit_vectors(1, seed=5)[0]
-    for _ in range(80):
-        condition = random_filter(random)
+
+    def check(condition: Filter) -> None:
         keeps = [r.id for r in written if condition.matches(r.payload)]
         found = store.search(query, limit=100, filter=condition)
         assert sorted(m.id for m in found) == keeps, condition
 
+    each(store, check, [random_filter(random) for _ in range(80)])
+
 
 def test_missing_keys_are_false_on_both_sides(store: Store) -> None:
     store.upsert([Record(id="bare", vector=unit_vectors(1)[0], payload={})])
-    value: str | float
-    for field, kind in FIELDS.items():
+
+    def check(field: str) -> None:
+        kind = FIELDS[field]
         if kind == "tags":
             assert store.count(filter=has(field, "x")) == 0
             assert store.count(filter=Not(has(field, "x"))) == 1
-            continue
-        value = ("image" if field == "kind" else "") if kind == "string" else 0.0
+            return
+        empty = "image" if field == "kind" else ""
+        value: str | float = empty if kind == "string" else 0.0
         for op in OPERATORS:
             leaf = compare(field, op, value)
             assert store.count(filter=leaf) == 0, (field, op)
@@ -164,6 +187,8 @@ def test_missing_keys_are_false_on_both_sides(store: Store) -> None:
         if kind == "string":
             assert store.count(filter=like(field, "%")) == 0
             assert store.count(filter=like(field, "x", negated=True)) == 0
+
+    each(store, check, FIELDS)
     assert store.count(filter=parse_filter('not path == "a"')) == 1
     assert store.get(["bare"])[0].payload == {}
 
@@ -176,7 +201,8 @@ def test_odd_strings_are_values_and_nothing_else(store: Store) -> None:
     ]
     store.upsert(written)
     assert [r.payload for r in store.get([r.id for r in written])] == [r.payload for r in written]
-    for odd in ODD_STRINGS:
+
+    def check(odd: str) -> None:
         escaped = odd.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         filters = [
             compare("path", "==", odd),
@@ -201,6 +227,8 @@ def test_odd_strings_are_values_and_nothing_else(store: Store) -> None:
             keeps = [r.id for r in written if filter.matches(r.payload)]
             found = store.search(vectors[0], limit=100, filter=filter)
             assert sorted(m.id for m in found) == keeps, filter
+
+    each(store, check, ODD_STRINGS)
 
 
 def test_odd_ids(store: Store) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from secondglance.errors import StoreError
 from secondglance.library import Library
 from secondglance.pipelines.migrate import MARKER
 from secondglance.retrieve.milvus_store import MilvusStore
+from tests import commands
 from tests.contract.stores import DIM, records
 from tests.forking import Runner
 from tests.integration.test_kills import change
@@ -46,17 +46,13 @@ def environment(milvus_uri: str, collection: str, tmp_path: Path) -> dict[str, s
     found = {"URI": milvus_uri, "COLLECTION": collection, "TIMEOUT_S": "30"}
     found |= {"TOKEN": TOKEN} if TOKEN else {}
     store = {f"SECONDGLANCE_STORE__{key}": value for key, value in found.items()}
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "SECONDGLANCE_CACHE": str(tmp_path), **store}
+    return {"SECONDGLANCE_CACHE": str(tmp_path), **store}
 
 
+@pytest.mark.usefixtures("one_embedder")
 def test_the_command_line(media: Path, environment: dict[str, str], tmp_path: Path) -> None:
     def run(*arguments: str | Path) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "secondglance", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+        done = commands.run(*arguments, **environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if {"json", "--json"} & {*arguments} else done.stdout
 
