@@ -28,6 +28,8 @@ pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [pytest.mark.usefixtures("one_embedder", "own_workers"), pytest.mark.timeout(900)]
 
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
+# By itself the head believes for 15 s that a killed node only rests.
+HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
 
 
 class Nodes:
@@ -56,9 +58,8 @@ def nodes() -> Iterator[Nodes]:
         with warnings.catch_warnings(action="ignore"):
             from ray.cluster_utils import Cluster
 
-            cluster = Cluster(
-                initialize_head=True, head_node_args={**NODE, "include_dashboard": False}
-            )
+            head = {**NODE, "include_dashboard": False, "_system_config": HEALTH}
+            cluster = Cluster(initialize_head=True, head_node_args=head)
         yield Nodes(cluster)
         with warnings.catch_warnings(action="ignore"):
             cluster.shutdown()
