@@ -85,7 +85,7 @@ def load_rows(client: Any, collection: str, *, timeout_s: float) -> None:
                 remedy="see the server's log; it may lack memory",
             )
         time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 1.0)
+        pause_s = min(2 * pause_s, 0.2)
 
 
 def lacking(
