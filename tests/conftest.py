@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,10 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
 
 SLOW = (
-    "test_starter_reranker.py", "test_kills.py", "test_fp8.py", "test_fit.py", "test_train_clip.py",
+    "test_ray_cluster.py", "test_ray_engine.py", "test_page_browser.py", "test_malformed.py",
+    "test_reranker_engine.py", "test_index_durability.py", "test_starter_reranker.py",
+    "test_kills.py", "test_beside_processes.py", "test_fp8.py", "test_schema.py", "test_cli.py",
+    "test_store.py", "test_store_filters.py", "test_fit.py", "test_train_clip.py",
     "test_train_reranker.py", "test_train_reranker_steps.py", "test_starter_clip.py",
     "test_scene_render.py", "test_scene_collection.py", "test_vector_index.py",
 )  # fmt: skip
@@ -54,7 +57,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
     """Slow files first. With pytest-xdist a file stays whole, and one process has the server."""
     items.sort(key=lambda item: (not needs_server(item), item.path.name not in SLOW))
     for item in items:
@@ -62,6 +68,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.name.startswith("test_ray"):
             group = "Ray"  # its folders in /tmp are looked at
         item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    # Without groups every process would start all servers.
+    if getattr(config.option, "loadgroup", False) and not all("@" in i.nodeid for i in items):
+        raise pytest.UsageError("this pytest-xdist cannot tell this pytest the groups of tests")
 
 
 @pytest.hookimpl(trylast=True)
