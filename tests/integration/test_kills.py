@@ -49,7 +49,7 @@ def test_killed_in_the_middle_loses_nothing(tmp_path: Path, runner: Runner, stor
     interrupted = sqlite3.connect(library / "catalog.sqlite")
     done = interrupted.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone()[0]
     interrupted.close()
-    assert 40 <= done < 121, "the kill came too late to test anything"
+    assert 0 < done < 121, "the kill came too early or too late to test anything"
     found = runner(library, media, store, write_records=40)
     assert found["before"]["agrees"], found["before"]
     report = found["report"]
