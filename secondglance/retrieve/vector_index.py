@@ -40,8 +40,10 @@ _MEMORY_SHARE = 0.5
 _BACK = 0.5
 # A search widens until another doubling changes at most this share of the answers ...
 _UNSETTLED = 0.02
-# ... or it has considered this many candidates.
+# ... or it has considered this many candidates, or all lists.
 _WIDEST = 4096
+# Lists are searched from one in this many on; for most queries twice that is enough.
+_FIRST_LISTS = 64
 # Quantised vectors misjudge order, so a few more than wanted are compared exactly afterwards.
 _AGAIN = {"flat": 1, "hnsw": 1, "sq8": 2, "ivfpq": 8, "gpu": 1}
 # Numbers of a vector that share one byte of product quantisation.
@@ -276,12 +278,14 @@ class FaissIndex:
             return _found(self.raw.search(query[None], wanted, params=parameters))
         # FAISS counts what a selector forbids, so a filtered search has to look further.
         share = 1.0 if keep is None else max(float(keep.mean()), 1e-6)
-        width = max(self._tuning.ef_search, wanted)
+        width, widest = max(self._tuning.ef_search, wanted), max(_WIDEST, 2 * wanted)
+        if self.layout == "ivfpq":
+            width, widest = _WIDEST // _FIRST_LISTS, _WIDEST
         last: tuple[Positions, Matrix] | None = None
         while True:
             found = self._once(query, wanted, selector, width=int(width / share))
             settled = last is not None and _settled(last[0], found[0])
-            if width >= max(_WIDEST, 2 * wanted) or (settled and found[0].size == wanted):
+            if width >= widest or (settled and found[0].size == wanted):
                 return found
             last, width = found, 2 * width
 
@@ -291,7 +295,7 @@ class FaissIndex:
         if self.layout == "ivfpq":
             lists = self._inverted().nlist
             return self._lists_near(
-                query, wanted, selector, probes=max(1, min(lists, lists * width // 4096))
+                query, wanted, selector, probes=max(1, min(lists, lists * width // _WIDEST))
             )
         parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=width)
         return _found(self.raw.search(query[None], wanted, params=parameters))

@@ -140,6 +140,29 @@ def test_a_search_widens_where_answers_are_unsettled(
     assert widths[0] == 300
 
 
+def test_few_lists_are_searched_where_that_is_enough(
+    built: Made, data: dict[str, tuple[Matrix, Matrix]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    near = FaissIndex._lists_near
+
+    def watched(self: FaissIndex, *rest: Any, probes: int) -> tuple[Any, Any]:
+        looked[-1] += probes
+        return near(self, *rest, probes=probes)
+
+    monkeypatch.setattr(FaissIndex, "_lists_near", watched)
+    share = {}
+    for kind in ("clustered", "random"):
+        index = built[f"ivfpq-{kind}"]
+        for query in data[kind][1]:
+            looked.append(0)
+            index.search(query, 10, None)
+        share[kind] = np.median(looked) / index._inverted().nlist
+        looked.clear()
+    assert share["clustered"] < 0.06
+    assert share["random"] > 2 * share["clustered"]
+
+
 @pytest.mark.parametrize("layout", ["flat", "hnsw", "sq8", "ivfpq"])
 def test_a_mapped_index_answers_as_the_one_in_memory(
     built: Made, data: dict[str, tuple[Matrix, Matrix]], layout: Layout, tmp_path: Path
