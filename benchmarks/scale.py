@@ -261,7 +261,7 @@ def plot(rows: list[dict[str, Any]]) -> None:
         "memory_mb": "memory, MB",
         "index_s": "building the index, s",
     }
-    drawn, axes = plt.subplots(1, len(figures), figsize=(15, 3.6))
+    drawn, axes = plt.subplots(1, len(figures), figsize=(15, 3.9))
     for axis, (key, title) in zip(axes, figures.items(), strict=True):
         for variant in ORDER:
             points = [(r["vectors"], r[key]) for r in rows if r["index"] == variant]
@@ -273,8 +273,9 @@ def plot(rows: list[dict[str, Any]]) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("vectors of 512")
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend(fontsize=8)
-    drawn.tight_layout()
+    drawn.tight_layout(rect=(0, 0.08, 1, 1))
+    names = axes[0].get_legend_handles_labels()
+    drawn.legend(*names, loc="lower center", ncols=len(ORDER), fontsize=9, frameon=False)
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(PLOT, dpi=110)
     plt.close(drawn)
