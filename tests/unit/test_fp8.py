@@ -43,7 +43,7 @@ def test_a_trained_model_keeps_its_answers() -> None:
     asked = [
         (content(pair.query, renderer, picture_px=192, clip_px=128),
          content(pair.document, renderer, picture_px=192, clip_px=128))
-        for pair in pairs("text-image", 16, seed=2, split="test", hard=0.9)
+        for pair in pairs("text-image", 8, seed=2, split="test", hard=0.9)
     ]  # fmt: skip
 
     def scores() -> list[float]:
