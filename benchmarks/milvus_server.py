@@ -10,7 +10,9 @@ the last write until the server has built and loaded its index, memory is the se
 size, disk its folder. The package's server is built without DISKANN: it takes the order, never
 builds the index ("bad_function_call" in its log) and goes on searching every vector, so DISKANN is
 measured only where it is named, and ends in an error there. Milvus Lite is measured beside it.
-Latencies include gRPC within a machine, at strong consistency, as a library asks; `--consistency`
+Latencies include gRPC within a machine, at strong consistency, as a library asks: a search then
+waits for the server's next tick, which comes sooner here than by its defaults (see
+`tests/milvus_server.py`); `--consistency`
 asks the collections at the other levels as well, in turns. With `--roots`, one collection holds
 vectors of so many roots, told apart by a filter, and another holds each in a partition of its own;
 both in HNSW. Rows by index go into `results/scale.json`, those by level into
@@ -93,7 +95,7 @@ def main() -> None:
 
 
 def started(folder: Path, programs: Path) -> Server:
-    """A server that may keep vectors on disk, with its own defaults otherwise."""
+    """A server that may keep vectors on disk, otherwise as tests start it, with quick ticks."""
     disk = {"queryNode.enableDisk": True, "indexNode.enableDisk": True}
     server = Server(folder, programs, **disk)
     server.start()
